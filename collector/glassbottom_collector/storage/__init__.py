@@ -1,0 +1,98 @@
+"""Storage is two small protocols, so that a second back end, or an archive file, can stand in for the first.
+
+Analysis and queries know only `Reader`; ingest knows only `Writer`; `server.py` alone names a concrete store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..model.code import Frame, Stack
+from ..model.heap import HeapSeries, HeapSnapshot, HeapState, MetricPoint, SnapshotHeader
+from ..model.process import Process, ProcessSeen, Span
+
+
+@dataclass(frozen=True)
+class BatchKey:
+    """What makes a batch unique: a repeated key is acknowledged and not stored again."""
+
+    session_id: str
+    stream: int
+    seq: int
+
+
+@dataclass(frozen=True)
+class StoreStatistics:
+    """Counters and gauges of a store by name, and one sentence per problem a person should know of."""
+
+    values: Mapping[str, float]
+    problems: tuple[str, ...]
+
+
+class Writer(Protocol):
+    """Takes batches; each awaitable completes once the batch is durable.
+
+    Raises (through the awaitable) StorageFull when there is no room, StorageError when it may be retried.
+    Batches of one (session, stream) must be given in order of seq.
+    """
+
+    @property
+    def store_id(self) -> str:
+        """Identity of the data; changes when the store is emptied."""
+        ...
+
+    def open_session(self, session_id: str, process: Process, agent_version: str) -> Awaitable[Mapping[int, int]]:
+        """Remembers the process; answers the highest durable seq per stream of that session."""
+        ...
+
+    def append_heap(self, key: BatchKey, process: Process, snapshot: HeapSnapshot) -> Awaitable[None]:
+        """Stores a snapshot and its definitions."""
+        ...
+
+    def append_metrics(self, key: BatchKey, process: Process, points: Sequence[MetricPoint]) -> Awaitable[None]:
+        """Stores readings."""
+        ...
+
+
+class Reader(Protocol):
+    """Answers from what is durable. Every method may be called from any thread."""
+
+    def services(self, within: Span) -> Sequence[str]:
+        """Names of services with data in the range, sorted."""
+        ...
+
+    def processes(self, service: str, within: Span) -> Sequence[ProcessSeen]:
+        """Processes of a service with data in the range, oldest first; empty when there are none."""
+        ...
+
+    def headers(self, service: str, within: Span) -> Sequence[SnapshotHeader]:
+        """Snapshots taken in the range, by instance and time."""
+        ...
+
+    def heap_at(self, service: str, at_ns: int, instance_id: str | None = None) -> Sequence[HeapState]:
+        """The heap of each process alive at that moment (last data no older than ten minutes before it)."""
+        ...
+
+    def heap_series(self, service: str, within: Span, instance_id: str | None = None) -> Iterable[HeapSeries]:
+        """One series per process and epoch, values carried forward, also into the range from before it."""
+        ...
+
+    def metrics(
+        self, service: str, within: Span, names: Sequence[str], instance_id: str | None = None
+    ) -> Mapping[str, Sequence[MetricPoint]]:
+        """Readings of the named metrics in the range by instance id, each by time."""
+        ...
+
+    def stacks(self, ids: Iterable[int]) -> Mapping[int, Stack]:
+        """Definitions of the call paths that are known."""
+        ...
+
+    def frames(self, ids: Iterable[int]) -> Mapping[int, Frame]:
+        """Definitions of the frames that are known."""
+        ...
+
+    def types(self, ids: Iterable[int]) -> Mapping[int, str]:
+        """Names of the types that are known."""
+        ...
