@@ -1,0 +1,29 @@
+"""What every test may rely on: nothing of the developer's environment, and no trace of one test in the next.
+
+Fixtures of one part live in that part's conftest.py; helpers shared by several in tests/support.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's own GLASSBOTTOM_* or OTEL_* settings must not decide whether a test passes."""
+    for name in list(os.environ):
+        if name.startswith(("GLASSBOTTOM_", "OTEL_")):
+            monkeypatch.delenv(name)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("COLUMNS", "120")
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The top of the source tree."""
+    return ROOT
