@@ -163,11 +163,7 @@ class _File:
                 yield self._at(method_path, f"rpc {method.name} must be PascalCase.")
             for kind, full_name in (("Request", method.input_type), ("Response", method.output_type)):
                 name = full_name.rpartition(".")[2]
-                if name not in {
-                    f"{method.name}{kind}",
-                    f"{service.name}{method.name}{kind}",
-                    f"{bare}{method.name}{kind}",
-                }:
+                if name not in {f"{method.name}{kind}", f"{service.name}{method.name}{kind}"}:
                     yield self._at(method_path, f"rpc {method.name} must use {method.name}{kind}, not {name}.")
                 if full_name in used:
                     yield self._at(method_path, f"rpc {method.name} shares {name} with rpc {used[full_name]}.")

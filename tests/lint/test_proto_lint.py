@@ -80,11 +80,7 @@ def test_a_file_that_keeps_every_rule_has_no_violation(tmp_path: Path) -> None:
         ("SellRequest", "Sale", "rpc Sell must use SellRequest, not Sale."),
         ("(SellResponse)", "(SellRequest)", "rpc Sell shares SellRequest with rpc Sell."),
         ("package shop.v1", "package shop", "package 'shop' must end in a version, such as .v1."),
-        (
-            "package shop.v1",
-            "package store.v1",
-            "package 'store.v1' does not match the directory of shop/v1/shop.proto.",
-        ),
+        ("shop.v1", "till.v1", "package 'till.v1' does not match the directory of shop/v1/shop.proto."),
     ],
 )
 def test_each_rule_is_noticed_when_broken(tmp_path: Path, right: str, wrong: str, expected: str) -> None:
