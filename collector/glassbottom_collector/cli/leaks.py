@@ -1,0 +1,159 @@
+"""Name the lines that leak, how fast, and how sure we are.
+
+The worst first. A verdict is one of: leak (grows without bound, by every test), growing (grows, but warm-up, load or
+a bound not yet reached could explain it), unclear (the data cannot tell; it says what is missing) and stable (with
+--all). Rates have their 95 % confidence interval. Exit code 3 when at least one verdict is "leak".
+
+examples:
+  glassbottom leaks --service checkout
+  glassbottom leaks --service checkout --from 6h --to 1h
+  glassbottom leaks --service checkout -o json; test $? -ne 3 || echo leaking
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import TYPE_CHECKING
+
+from . import client, output, ranking
+from .diff import add_rule_hits
+from .exits import CliError, Exit, UsageError
+from .formats.table import Cell, Column, Place, Report
+from .text import count, duration, interval, rate, size_with_error
+from .timespec import SECOND_NS, range_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from glassbottom.wire.v1 import common_pb2, query_pb2
+
+# Statistics over hours of snapshots of many processes take their time.
+TIMEOUT_S = 120
+LIMIT = 20
+
+# For so many of the worst the reasons are printed; JSON has them for all.
+EXPLAINED = 3
+STYLES = {"leak": "bold red", "growing": "yellow", "unclear": "cyan", "stable": "green"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the verb's options."""
+    client.add_service_arguments(parser)
+    parser.add_argument("--from", dest="start", metavar="TIME", default="1h", help="beginning of the evidence (1h)")
+    parser.add_argument("--to", dest="end", metavar="TIME", default="now", help="end of the evidence (now)")
+    parser.add_argument("--all", action="store_true", help="also sites judged stable")
+    parser.add_argument("--limit", metavar="N", type=int, default=LIMIT, help=f"at most so many findings ({LIMIT})")
+    output.add_arguments(parser)
+    client.add_arguments(parser, TIMEOUT_S)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Asks, shows progress, and writes."""
+    from_ns, to_ns = range_ns(args.start, args.end, time.time_ns())
+    if args.limit < 1:
+        raise UsageError("--limit must be at least 1.")
+    from glassbottom.wire.v1.query_pb2 import LeaksRequest, Range, Selector
+
+    from .formats import json
+
+    with client.querying(args) as query:
+        service = client.service_name(args, query)
+        request = LeaksRequest(
+            selector=Selector(service=service, instance_id=args.instance),
+            range=Range(from_ns=from_ns, to_ns=to_ns),
+            all=args.all,
+            limit=args.limit,
+        )
+        report = _last(query.Leaks(request, timeout=args.timeout))
+    verdicts = [json.VERDICTS.get(finding.verdict, "unclear") for finding in report.findings]
+    output.answer(args, lambda: _report(report, verdicts, service), lambda: json.leaks(report, service, from_ns, to_ns))
+    return Exit.FINDING if "leak" in verdicts else Exit.OK
+
+
+def _last(messages: Iterable[query_pb2.LeaksResponse]) -> query_pb2.LeakReport:
+    with output.Progress() as progress:
+        for message in messages:
+            if message.HasField("report"):
+                return message.report
+            progress.show(message.progress.stage, message.progress.done, message.progress.total)
+    raise CliError("the collector ended its answer without a report; its own log says more.")
+
+
+def _report(answer: query_pb2.LeakReport, verdicts: list[str], service: str) -> Report:
+    report = Report()
+    if answer.findings:
+        report.table(
+            [
+                Column("VERDICT"),
+                Column("GROWTH", right=True),
+                Column("95 % INTERVAL", right=True, beneath="GROWTH"),
+                Column("OBJECTS/S", right=True),
+                Column("LIVE", right=True),
+                Column("WHERE", flexible=True),
+                Column("HOLDS", beneath="WHERE"),
+            ],
+            [_row(finding, verdict) for finding, verdict in zip(answer.findings, verdicts, strict=True)],
+        )
+        report.line()
+    report.line(_summary(answer, verdicts, service), "bold" if "leak" in verdicts else "")
+    for finding, verdict in [pair for pair in zip(answer.findings, verdicts, strict=True) if pair[1] != "stable"][
+        :EXPLAINED
+    ]:
+        _explain(report, finding, verdict)
+    add_rule_hits(report, answer.rule_hits)
+    for at, note in enumerate(answer.notes):
+        if at == 0:
+            report.line()
+        report.line(f"note: {note}", hanging=6)
+    return report
+
+
+def _row(finding: query_pb2.LeakFinding, verdict: str) -> list[Cell | str | Place]:
+    return [
+        Cell(verdict, STYLES[verdict]),
+        rate(finding.bytes_per_second, signed=True),
+        interval(finding.bytes_per_second_low, finding.bytes_per_second_high),
+        count(finding.objects_per_second, signed=True),
+        size_with_error(finding.site.live_bytes, finding.site.live_bytes_stderr),
+        Place(finding.site.frame.function, finding.site.frame.file, finding.site.frame.line),
+        ranking.types(finding.site),
+    ]
+
+
+def _summary(answer: query_pb2.LeakReport, verdicts: list[str], service: str) -> str:
+    leaking = verdicts.count("leak")
+    found = f"{leaking} leak{'' if leaking == 1 else 's'}" if leaking else "no leak"
+    covered = (
+        f" over {duration((answer.covered.to_ns - answer.covered.from_ns) / SECOND_NS)}"
+        if answer.HasField("covered")
+        else ""
+    )
+    return (
+        f"{service}: {found} in {answer.sites_examined} sites, {answer.snapshots} snapshots{covered}; "
+        f"the sampled heap moves by {rate(answer.total_bytes_per_second, signed=True)}"
+    )
+
+
+def _explain(report: Report, finding: query_pb2.LeakFinding, verdict: str) -> None:
+    report.line()
+    frame = finding.site.frame
+    report.line(f"{verdict}: {Place(frame.function, frame.file, frame.line).text()}", STYLES[verdict], hanging=2)
+    if finding.HasField("application_frame"):
+        report.line(f"  called from {_place(finding.application_frame)}", hanging=4)
+    processes = len(finding.instance_ids)
+    report.line(
+        f"  {rate(finding.bytes_per_second, signed=True)} "
+        f"(95 %: {interval(finding.bytes_per_second_low, finding.bytes_per_second_high)}), p = {finding.p_value:.2g}, "
+        f"in {processes} process{'' if processes == 1 else 'es'}",
+        hanging=4,
+    )
+    for each in finding.evidence:
+        # + speaks for a leak, - against it.
+        report.line(f"  {'+' if each.supports_leak else '-'} {each.name}: {each.sentence}", hanging=4)
+    if finding.would_change:
+        report.line(f"  would change: {finding.would_change}", hanging=4)
+
+
+def _place(frame: common_pb2.Frame) -> str:
+    return Place(frame.function, frame.file, frame.line).text()

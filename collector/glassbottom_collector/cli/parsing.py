@@ -1,0 +1,28 @@
+"""argparse, made to speak like the rest: one sentence per error, help from docstrings, no guessed abbreviations."""
+
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn
+
+from .exits import UsageError
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are UsageError."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UsageError."""
+        raise UsageError(f"{message}; see {self.prog} --help.")
+
+
+def parser_for(verb: str, docstring: str) -> Parser:
+    """The parser of a verb, described by its docstring."""
+    return Parser(
+        prog=f"glassbottom {verb}",
+        usage=f"glassbottom {verb} [options]",
+        description=docstring.strip(),
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=28),
+        # An abbreviation that works today would become ambiguous with the next option.
+        allow_abbrev=False,
+    )
