@@ -1,0 +1,107 @@
+"""Debug a production Python service without touching production: the part that lives in the application.
+
+One line, `glassbottom.init(service="checkout")`, and the process is watched. Importing this module costs next to
+nothing: everything with weight, gRPC above all, is imported when and if the agent starts, and never under
+`GLASSBOTTOM_DISABLE=1`.
+"""
+
+from __future__ import annotations
+
+from ._errors import CollectorUnavailable, ConfigError, GlassbottomError
+
+TYPE_CHECKING = False  # typing's, without importing typing
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ._config import Config, HeapConfig, RuntimeConfig, TlsConfig, TransportConfig
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "init",
+    "shutdown",
+    "flush",
+    "snapshot",
+    "status",
+    "Config",
+    "HeapConfig",
+    "RuntimeConfig",
+    "TransportConfig",
+    "TlsConfig",
+    "GlassbottomError",
+    "ConfigError",
+    "CollectorUnavailable",
+    "__version__",
+]
+
+_CONFIG_NAMES = {"Config", "HeapConfig", "RuntimeConfig", "TlsConfig", "TransportConfig"}
+
+
+def init(
+    service: str | None = None,
+    *,
+    endpoint: str | None = None,
+    config: Config | None = None,
+    strict: bool = False,
+    **options: Any,
+) -> None:
+    """Starts watching this process. Calling it again changes nothing.
+
+    Never raises into the application: a process that cannot be watched, or a wrong setting, is logged and shown by
+    status(), and the application runs on. strict=True raises ConfigError for wrong settings instead.
+
+    service: OpenTelemetry `service.name`; else GLASSBOTTOM_SERVICE, OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES.
+    endpoint: the collector, "HOST:PORT"; else GLASSBOTTOM_ENDPOINT, else 127.0.0.1:7411.
+    config: a complete Config; then nothing else may be given and the environment is not read, but for the kill switch.
+    options: any option of docs/agent.md by its name, such as snapshot_interval_s=30; they win over the environment.
+    """
+    from ._switch import is_disabled
+
+    if is_disabled():
+        return
+    from . import _agent
+
+    _agent.init(service, endpoint=endpoint, config=config, strict=strict, options=options)
+
+
+def shutdown(timeout_s: float = 1.0) -> None:
+    """Sends what is waiting, for at most timeout_s seconds, then stops watching. init() may be called again."""
+    from . import _agent
+
+    _agent.shutdown(timeout_s)
+
+
+def flush(timeout_s: float = 5.0) -> bool:
+    """Waits until the collector has stored everything read so far; False when timeout_s seconds were not enough."""
+    from . import _agent
+
+    return _agent.flush(timeout_s)
+
+
+def snapshot() -> bool:
+    """Asks for a complete reading of the heap now, beside the schedule; False when the agent does not run.
+
+    Returns at once. `snapshot()` then `flush()` waits until it is stored.
+    """
+    from . import _agent
+
+    return _agent.snapshot()
+
+
+def status() -> dict[str, Any]:
+    """What the agent does, since when it cannot do it, what it costs and what it lost: see docs/status.md.
+
+    Keys: state ("running", "paused", "refused", "stopped", "off"), reason, service, instance_id, session_id, endpoint,
+    connected, collector (version, store_id, last_error), statistics (by name), probes_disabled (name to reason).
+    """
+    from . import _agent
+
+    return _agent.status()
+
+
+def __getattr__(name: str) -> Any:
+    if name in _CONFIG_NAMES:
+        from . import _config
+
+        return getattr(_config, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

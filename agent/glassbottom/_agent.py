@@ -1,0 +1,411 @@
+"""The agent of this process: owns the probes and the way to the collector, starts and stops them, survives forks.
+
+There is at most one. init(), shutdown() and the rest of the public face are the functions at the top; everything that
+lives is in Agent. Importing this module imports protobuf, never gRPC.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from . import _fork, _threads
+from ._clock import Clock, SystemClock
+from ._config import Config, from_env
+from ._errors import ConfigError
+from ._guard import Guard
+from ._identity import Identity, identify
+from ._log import log
+from ._switch import is_disabled
+from .control import Commands
+from .probes import Probe, ProbeState, build
+from .probes.heap import HeapProbe
+from .transport.channel import connector
+from .transport.connection import Connector
+from .transport.encode import codecs
+from .transport.queue import BatchQueue
+from .transport.sender import Sender
+from .wire.v1 import common_pb2, ingest_pb2
+
+PROTOCOL = 1
+FIRST_READING_S = 1.0
+"""After start, so that a process is seen before its first full interval."""
+IDLE_S = 60.0
+PAUSE_TIMEOUT_S = 0.1
+"""How long a fork may wait for the agent's threads."""
+
+_current: Agent | None = None
+DISABLED = ProbeState("off", "Switched off by GLASSBOTTOM_DISABLE or disable=True.")
+_off = ProbeState("off", "glassbottom.init() was not called.")
+_lock = threading.Lock()
+_at_exit_registered = False
+
+
+# The public face; documented in __init__.py.
+
+
+def init(
+    service: str | None,
+    *,
+    endpoint: str | None,
+    config: Config | None,
+    strict: bool,
+    options: Mapping[str, Any],
+    provisional: bool = False,
+) -> None:
+    """provisional: started by `glassbottom run`; an init() in the application's code then still counts."""
+    global _current, _off
+    with _lock:
+        try:
+            wanted = _wanted(service, endpoint, config, options)
+        except ConfigError as error:
+            if strict:
+                raise
+            _off = ProbeState("off", str(error))
+            log().error("glassbottom is off: %s", error)
+            return
+        if wanted.disable:
+            _off = DISABLED
+            return
+        if _current is not None and _current.pid == os.getpid():
+            if not _current.provisional or provisional or _current.config == wanted:
+                return
+            _current.stop(0.0)
+        reason = _unsupported()
+        if reason is not None:
+            _off = ProbeState("refused", reason)
+            log().warning("glassbottom is off: %s", reason)
+            return
+        agent = Agent(wanted, provisional=provisional)
+        with agent.guard.guarded("start"):
+            _fork.install(_agent_of_this_process, _replace_after_fork)
+            _register_at_exit()
+            agent.start()
+        _current = agent
+
+
+def shutdown(timeout_s: float) -> None:
+    global _current, _off
+    with _lock:
+        agent, _current = _agent_of_this_process(), None
+        _off = ProbeState("stopped", "glassbottom.shutdown() was called.")
+    if agent is not None:
+        agent.finish(timeout_s)
+
+
+def flush(timeout_s: float) -> bool:
+    agent = _agent_of_this_process()
+    return agent is not None and agent.sender.flush(timeout_s)
+
+
+def snapshot() -> bool:
+    agent = _agent_of_this_process()
+    return agent is not None and agent.request_snapshot()
+
+
+def status() -> dict[str, Any]:
+    agent = _agent_of_this_process()
+    if agent is None:
+        off = DISABLED if is_disabled() else _off
+        return {
+            "state": off.state,
+            "reason": off.reason,
+            "service": "",
+            "instance_id": "",
+            "session_id": "",
+            "endpoint": "",
+            "connected": False,
+            "collector": {},
+            "statistics": {},
+            "probes_disabled": {},
+        }
+    return agent.status()
+
+
+def _wanted(service: str | None, endpoint: str | None, config: Config | None, options: Mapping[str, Any]) -> Config:
+    if is_disabled():
+        return Config(disable=True)
+    if config is None:
+        return from_env(os.environ, service=service, endpoint=endpoint, options=options)
+    if service is not None or endpoint is not None or options:
+        raise ConfigError("init(config=…) takes nothing else; put service, endpoint and options into the Config.")
+    return config
+
+
+def _unsupported() -> str | None:
+    """Why the agent cannot live in this process at all, if so."""
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is not None and monkey.is_module_patched("threading"):
+        return (
+            "gevent has replaced threading; the agent needs real threads. Start without monkey.patch_all(thread=True)."
+        )
+    patcher = sys.modules.get("eventlet.patcher")
+    if patcher is not None and patcher.is_monkey_patched("thread"):
+        return "eventlet has replaced threading; the agent needs real threads. Start without monkey_patch(thread=True)."
+    if os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "").lower() in ("0", "false", "no", "off"):
+        log().warning(
+            "glassbottom: GRPC_ENABLE_FORK_SUPPORT=%s makes forked children hang in gRPC; unset it.",
+            os.environ["GRPC_ENABLE_FORK_SUPPORT"],
+        )
+    return None
+
+
+def _agent_of_this_process() -> Agent | None:
+    """The agent, unless it is a parent's that a fork without Python's knowledge brought here."""
+    agent = _current
+    return agent if agent is not None and agent.pid == os.getpid() else None
+
+
+def _register_at_exit() -> None:
+    global _at_exit_registered
+    if not _at_exit_registered:
+        _at_exit_registered = True
+        atexit.register(_at_exit)
+
+
+def _at_exit() -> None:
+    agent = _agent_of_this_process()
+    if agent is not None:
+        shutdown(agent.config.transport.shutdown_timeout_s)
+
+
+def _replace_after_fork(parent: Agent) -> None:
+    """In a forked child: nothing of the parent's agent is touched, an equal one starts with an identity of its own."""
+    global _current, _lock
+    _lock = threading.Lock()
+    _threads.reset_after_fork()
+    agent = Agent(parent.config, provisional=parent.provisional, connect=parent.connect, clock=parent.clock)
+    _current = agent
+    with agent.guard.guarded("start"):
+        agent.start()
+
+
+class Agent:
+    """Everything that watches one process. Made and started in the application's thread, then lives in its own."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        provisional: bool = False,
+        connect: Connector | None = None,
+        clock: Clock | None = None,
+        probes: Callable[[Config, BatchQueue, Clock, Guard], list[Probe]] = build,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.config = config
+        self.provisional = provisional
+        self.pid = os.getpid()
+        self.guard = Guard()
+        self.clock = clock or SystemClock()
+        self.connect = connect or connector(config.endpoint, config.transport.tls)
+        self.identity: Identity = identify(config.service, config.attributes)
+        self.queue = BatchQueue(config.transport.queue_bytes_max)
+        self._rng = rng or random.Random()  # noqa: S311 - spreads load, guards no secret
+        self.sender = Sender(config.transport, self.queue, self, self.connect, self.clock, self.guard, self._rng)
+        self._commands = Commands(config.commands, self.clock, self._take_snapshot, self.sender.answer)
+        self._probes = probes(config, self.queue, self.clock, self.guard)
+        self._due_s: dict[str, float] = {}
+        self._snapshot_wanted = False
+        self._cpu_s, self._cpu_at_s, self._cpu_ratio = 0.0, self.clock.monotonic_s(), 0.0
+        self._fork_timeouts = 0
+
+    # Life. In the application's thread.
+
+    def start(self) -> None:
+        """Starts every probe and the sender's thread."""
+        now_s = self.clock.monotonic_s()
+        for probe in self._probes:
+            with self.guard.guarded(f"{probe.name}.start"):
+                probe.start()
+            self._due_s[probe.name] = now_s + min(FIRST_READING_S, probe.interval_s)
+        state = self._sampler_state()
+        if state.state == "refused":
+            log().warning("glassbottom: the heap is not sampled. %s", state.reason)
+        self.sender.start()
+
+    def finish(self, timeout_s: float) -> None:
+        """Reads once more and waits for it to be stored, when there is a collector to wait for; then stops."""
+        deadline_s = time.monotonic() + timeout_s
+        if timeout_s > 0 and self.sender.has_connection:
+            self.request_snapshot()
+            self.sender.flush(timeout_s)
+        self.stop(max(0.2, deadline_s - time.monotonic()))
+
+    def stop(self, timeout_s: float) -> None:
+        """Ends the threads, then the probes."""
+        self.sender.stop(timeout_s)
+        for probe in self._probes:
+            with self.guard.guarded(f"{probe.name}.stop"):
+                probe.stop(max(timeout_s, 0.2))
+
+    def pause(self) -> None:
+        """Before a fork: no thread of ours, no open connection, no lock held, within PAUSE_TIMEOUT_S."""
+        deadline_s = time.monotonic() + PAUSE_TIMEOUT_S
+        ended = self.sender.stop(PAUSE_TIMEOUT_S)
+        for probe in self._probes:
+            ended &= probe.pause(max(0.0, deadline_s - time.monotonic()))
+        if not ended:
+            self._fork_timeouts += 1
+
+    def resume(self) -> None:
+        """After a fork, in the parent. A process that forks often connects again when it pauses."""
+        for probe in self._probes:
+            with self.guard.guarded(f"{probe.name}.resume"):
+                probe.resume()
+        self.sender.delay_connecting(self.clock.monotonic_s() + self.config.transport.connect_delay_s)
+        self.sender.start()
+
+    def request_snapshot(self) -> bool:
+        """Makes every probe read at once, completely."""
+        self._snapshot_wanted = True
+        self.sender.wake()
+        return True
+
+    # What the sender asks. In its thread.
+
+    def hello(self) -> ingest_pb2.Hello:
+        from . import __version__
+
+        identity = self.identity
+        return ingest_pb2.Hello(
+            protocol=PROTOCOL,
+            session_id=identity.session_id,
+            process=common_pb2.Process(
+                service=identity.service,
+                instance_id=identity.instance_id,
+                pid=identity.pid,
+                started_at_ns=identity.started_at_ns,
+                attributes=dict(identity.attributes),
+            ),
+            agent_version=__version__,
+            codecs=[ingest_pb2.Codec.ValueType(codec) for codec in codecs()],
+            commands_allowed=self._commands.kinds_allowed(),
+        )
+
+    def heartbeat(self) -> ingest_pb2.Heartbeat:
+        state = self._sampler_state()
+        return ingest_pb2.Heartbeat(
+            at_ns=self.clock.time_ns(),
+            statistics=self.statistics(),
+            sampler_state=state.state,
+            sampler_reason=state.reason,
+        )
+
+    def work(self, now_s: float) -> float:
+        wanted, self._snapshot_wanted = self._snapshot_wanted, False
+        next_s = now_s + IDLE_S
+        for probe in self._probes:
+            if self.guard.is_disabled(probe.name):
+                continue
+            if wanted or now_s >= self._due_s[probe.name]:
+                if wanted and isinstance(probe, HeapProbe):
+                    probe.request(_nothing, _nothing_because)
+                with self.guard.guarded(probe.name):
+                    probe.read()
+                # Agents started together drift apart, so that they do not all report in the same second.
+                self._due_s[probe.name] = now_s + probe.interval_s * self._rng.uniform(0.95, 1.05)
+                self._measure_cost(now_s)
+            next_s = min(next_s, self._due_s[probe.name])
+        return next_s
+
+    def welcomed(self, store_id: str, store_changed: bool) -> None:
+        for probe in self._probes:
+            if isinstance(probe, HeapProbe):
+                probe.welcomed(store_id, store_changed)
+
+    def command(self, command: ingest_pb2.Command) -> None:
+        self._commands.carry_out(command)
+
+    def _take_snapshot(self, stored: Callable[[], None], lost: Callable[[str], None]) -> str | None:
+        heap = self._heap()
+        if heap is None or self.guard.is_disabled("heap"):
+            return "The heap probe is off in this process."
+        refusal = heap.request(stored, lost)
+        if refusal is None:
+            self._due_s[heap.name] = 0.0
+            self.sender.wake()
+        return refusal
+
+    # What it is and costs
+
+    def status(self) -> dict[str, Any]:
+        sender, sampler = self.sender.statistics(), self._sampler_state()
+        return {
+            "state": sampler.state,
+            "reason": sampler.reason,
+            "service": self.identity.service,
+            "instance_id": self.identity.instance_id,
+            "session_id": self.identity.session_id,
+            "endpoint": self.config.endpoint,
+            "connected": sender.connected,
+            "collector": {
+                "version": sender.collector_version,
+                "store_id": sender.store_id,
+                "last_error": sender.last_error,
+            },
+            "statistics": self.statistics(),
+            "probes_disabled": dict(self.guard.disabled),
+        }
+
+    def statistics(self) -> dict[str, float]:
+        """Every number of docs/status.md."""
+        queue, sender = self.queue.statistics(), self.sender.statistics()
+        numbers: dict[str, float] = {
+            "agent_cpu_seconds_total": self._cpu_s,
+            "agent_cpu_ratio": self._cpu_ratio,
+            "queue_bytes": queue.bytes_held,
+            "queue_bytes_max": queue.bytes_max,
+            "queue_batches": queue.batches,
+            "queue_dropped_batches_total": sum(queue.dropped.values()),
+            "batches_sent_total": sender.batches_sent,
+            "batches_acked_total": sender.batches_acked,
+            "batches_rejected_total": sender.batches_rejected,
+            "command_results_dropped_total": sender.results_dropped,
+            "reconnects_total": sender.reconnects,
+            "close_timeouts_total": sender.close_timeouts,
+            "fork_timeouts_total": self._fork_timeouts,
+            "errors_total": self.guard.errors,
+            "probes_disabled": len(self.guard.disabled),
+        }
+        for probe in self._probes:
+            with self.guard.guarded(f"{probe.name}.statistics"):
+                numbers.update(probe.statistics())
+        return {name: float(value) for name, value in numbers.items()}
+
+    def _sampler_state(self) -> ProbeState:
+        heap = self._heap()
+        if heap is None:
+            return ProbeState("stopped", "The configuration turns the heap sampler off.")
+        if self.guard.is_disabled("heap"):
+            return ProbeState("stopped", f"Turned off after errors: {self.guard.disabled['heap']}")
+        return heap.state()
+
+    def _heap(self) -> HeapProbe | None:
+        return next((probe for probe in self._probes if isinstance(probe, HeapProbe)), None)
+
+    def _measure_cost(self, now_s: float) -> None:
+        """Threads of our own, samples taken in the application's threads, and the estimated cost of hooks."""
+        elapsed_s = now_s - self._cpu_at_s
+        if elapsed_s < 1.0:
+            return
+        heap = self._heap()
+        sampling_s = heap.statistics().get("sampler_sample_seconds_total", 0.0) if heap is not None else 0.0
+        cpu_s = _threads.cpu_seconds() + sampling_s
+        hooks_ratio = heap.hook_cost_ratio() if heap is not None else 0.0
+        self._cpu_ratio = max(0.0, cpu_s - self._cpu_s) / elapsed_s + hooks_ratio
+        self._cpu_s, self._cpu_at_s = cpu_s, now_s
+
+
+def _nothing() -> None:
+    pass
+
+
+def _nothing_because(reason: str) -> None:
+    pass

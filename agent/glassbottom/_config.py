@@ -1,0 +1,331 @@
+"""Every setting of the agent, in one place: frozen values, validated on construction, wrong keys refused.
+
+OPTIONS is the single table that names a setting for Python (`init(snapshot_interval_s=30)`) and for the environment
+(`GLASSBOTTOM_SNAPSHOT_INTERVAL_S=30`). Nothing is read from the environment anywhere else or later.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ._errors import ConfigError
+from ._log import log
+
+DEFAULT_ENDPOINT = "127.0.0.1:7411"
+UNKNOWN_SERVICE = "unknown_service:python"  # what OpenTelemetry prescribes where nobody said
+COMMANDS = ("snapshot",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeapConfig:
+    """How closely to watch the heap.
+
+    enabled: False leaves the allocators alone.
+    snapshot_interval_s: Seconds between two readings sent to the collector.
+    interval_bytes: On average one sample per this many bytes allocated. Halving it doubles detail and cost.
+    window_share: Share of time in which small blocks are watched, or "auto" to follow the cost budget.
+    complete_every: Each so many readings one is complete, the others list only what changed.
+    """
+
+    enabled: bool = True
+    snapshot_interval_s: float = 10.0
+    interval_bytes: int = 512 * 1024
+    window_share: float | Literal["auto"] = "auto"
+    complete_every: int = 20
+
+    def __post_init__(self) -> None:
+        _within("snapshot_interval_s", self.snapshot_interval_s, 0.1, 3600, "seconds")
+        _within("interval_bytes", self.interval_bytes, 4096, 1 << 30, "bytes: below 4096 sampling costs too much")
+        if self.window_share != "auto":
+            _within("window_share", self.window_share, 0.001, 1.0, 'a share of time, or the word "auto"')
+        _within("complete_every", self.complete_every, 1, 1000, "readings")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeConfig:
+    """Process-wide numbers: resident memory, CPU time, threads, descriptors, garbage collector.
+
+    enabled: False reads none of them.
+    interval_s: Seconds between two readings.
+    """
+
+    enabled: bool = True
+    interval_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        _within("runtime_interval_s", self.interval_s, 0.1, 3600, "seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TlsConfig:
+    """Encryption on the way to the collector. Files are PEM and read again at each connection, so they may rotate.
+
+    enabled: Use TLS; implied by any of the files.
+    ca_file: Certificates to trust instead of the system's.
+    cert_file, key_file: Show this certificate to a collector that asks for one; both or neither.
+    server_name: Expect this name in the collector's certificate instead of the endpoint's host.
+    """
+
+    enabled: bool = False
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    server_name: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ConfigError("tls_cert_file and tls_key_file belong together: give both or neither.")
+        for name, path in (("ca", self.ca_file), ("cert", self.cert_file), ("key", self.key_file)):
+            if path is not None and not path.is_file():
+                raise ConfigError(f"tls_{name}_file names {path}, which is no file; give the path of a PEM file.")
+
+    @property
+    def in_use(self) -> bool:
+        return self.enabled or self.ca_file is not None or self.cert_file is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransportConfig:
+    """The way to the collector.
+
+    queue_bytes_max: Readings kept while the collector is away, compressed; the oldest go first.
+    heartbeat_interval_s: Seconds between two signs of life.
+    connect_delay_s: Nothing of gRPC is touched until the process, or the fork, is this old. A parent that forks its
+        workers right after start, or a child that at once executes something else, then never has a connection.
+    backoff_s_min, backoff_s_max: Bounds of the growing, jittered pause between attempts to connect.
+    shutdown_timeout_s: How long the exit of the process may wait for the last readings to be stored.
+    """
+
+    queue_bytes_max: int = 8 * 1024 * 1024
+    heartbeat_interval_s: float = 5.0
+    connect_delay_s: float = 0.25
+    backoff_s_min: float = 0.5
+    backoff_s_max: float = 60.0
+    shutdown_timeout_s: float = 1.0
+    tls: TlsConfig = field(default_factory=TlsConfig)
+
+    def __post_init__(self) -> None:
+        _within("queue_bytes_max", self.queue_bytes_max, 64 * 1024, 1 << 30, "bytes")
+        _within("heartbeat_interval_s", self.heartbeat_interval_s, 0.1, 300, "seconds")
+        _within("connect_delay_s", self.connect_delay_s, 0, 60, "seconds")
+        _within("backoff_s_min", self.backoff_s_min, 0.01, 60, "seconds")
+        _within("backoff_s_max", self.backoff_s_max, self.backoff_s_min, 3600, "seconds, not below backoff_s_min")
+        _within("shutdown_timeout_s", self.shutdown_timeout_s, 0, 60, "seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything the agent needs to know.
+
+    service: OpenTelemetry `service.name`.
+    endpoint: The collector, "HOST:PORT", "[IPV6]:PORT" or "unix:/path".
+    attributes: Further resource attributes, such as {"service.version": "1.4.2"}.
+    commands: What the collector may ask of this process; a subset of {"snapshot"}. There is no remote code, ever.
+    disable: The kill switch: init() then does nothing at all.
+    """
+
+    service: str = UNKNOWN_SERVICE
+    endpoint: str = DEFAULT_ENDPOINT
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    commands: frozenset[str] = frozenset(COMMANDS)
+    disable: bool = False
+    heap: HeapConfig = field(default_factory=HeapConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    transport: TransportConfig = field(default_factory=TransportConfig)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.service, str) or not self.service.strip() or len(self.service) > 255:
+            raise ConfigError("service must be a name of 1 to 255 characters, such as checkout.")
+        _check_endpoint(self.endpoint)
+        if len(self.attributes) > 64:
+            raise ConfigError(f"attributes has {len(self.attributes)} entries; at most 64 are sent.")
+        unknown = set(self.commands) - set(COMMANDS)
+        if unknown:
+            raise ConfigError(
+                f"commands names {', '.join(sorted(unknown))}; there is {', '.join(COMMANDS)}, or none to refuse all."
+            )
+
+
+@dataclass(frozen=True)
+class Option:
+    """One setting: where it goes and how to read it from text."""
+
+    section: str
+    name: str
+    parse: Callable[[str], Any]
+
+
+def _bool(text: str) -> bool:
+    lowered = text.strip().lower()
+    if lowered in ("1", "true", "yes", "on"):
+        return True
+    if lowered in ("", "0", "false", "no", "off"):
+        return False
+    raise ValueError("1 or 0")
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError("a number") from None
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError("a whole number") from None
+
+
+def _share(text: str) -> float | str:
+    return "auto" if text.strip().lower() == "auto" else _number(text)
+
+
+def _commands(text: str) -> frozenset[str]:
+    names = {part.strip() for part in text.split(",") if part.strip()}
+    return frozenset() if names == {"none"} else frozenset(names)
+
+
+OPTIONS: dict[str, Option] = {
+    "service": Option("", "service", str),
+    "endpoint": Option("", "endpoint", str),
+    "disable": Option("", "disable", _bool),
+    "commands": Option("", "commands", _commands),
+    "heap": Option("heap", "enabled", _bool),
+    "snapshot_interval_s": Option("heap", "snapshot_interval_s", _number),
+    "interval_bytes": Option("heap", "interval_bytes", _integer),
+    "window_share": Option("heap", "window_share", _share),
+    "complete_every": Option("heap", "complete_every", _integer),
+    "runtime": Option("runtime", "enabled", _bool),
+    "runtime_interval_s": Option("runtime", "interval_s", _number),
+    "queue_bytes_max": Option("transport", "queue_bytes_max", _integer),
+    "heartbeat_interval_s": Option("transport", "heartbeat_interval_s", _number),
+    "connect_delay_s": Option("transport", "connect_delay_s", _number),
+    "backoff_s_min": Option("transport", "backoff_s_min", _number),
+    "backoff_s_max": Option("transport", "backoff_s_max", _number),
+    "shutdown_timeout_s": Option("transport", "shutdown_timeout_s", _number),
+    "tls": Option("tls", "enabled", _bool),
+    "tls_ca_file": Option("tls", "ca_file", Path),
+    "tls_cert_file": Option("tls", "cert_file", Path),
+    "tls_key_file": Option("tls", "key_file", Path),
+    "tls_server_name": Option("tls", "server_name", str),
+}
+"""Every setting by its name; the environment variable is GLASSBOTTOM_ and the name in capitals."""
+
+PREFIX = "GLASSBOTTOM_"
+NOT_OURS = tuple(PREFIX + part for part in ("ADDR", "COLLECTOR_", "RUN_", "DEMO_", "BENCH_", "TEST_"))
+"""Beginnings of variables that belong to other parts: the command line, the collector, `glassbottom run` and so on."""
+
+
+def from_env(
+    environ: Mapping[str, str],
+    *,
+    service: str | None = None,
+    endpoint: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Config:
+    """The configuration from arguments, then GLASSBOTTOM_*, then OTEL_*, then defaults.
+
+    Raises ConfigError for an unknown name or a value out of range.
+    """
+    values: dict[str, Any] = {}
+    for variable, text in environ.items():
+        if variable.startswith(PREFIX) and not variable.startswith(NOT_OURS):
+            values[_known(variable.removeprefix(PREFIX).lower(), variable)] = _parsed(variable, text)
+    attributes = _resource_attributes(environ.get("OTEL_RESOURCE_ATTRIBUTES", ""))
+    if not values.get("service"):
+        values["service"] = environ.get("OTEL_SERVICE_NAME") or attributes.get("service.name") or UNKNOWN_SERVICE
+    given = dict(options or {})
+    attributes.update({str(name): str(value) for name, value in (given.pop("attributes", None) or {}).items()})
+    for name, value in given.items():
+        values[_known(name, name)] = _typed(name, value)
+    if service is not None:
+        values["service"] = service
+    if endpoint is not None:
+        values["endpoint"] = endpoint
+    return _assemble(values, attributes)
+
+
+def _assemble(values: Mapping[str, Any], attributes: Mapping[str, str]) -> Config:
+    sections: dict[str, dict[str, Any]] = {"": {}, "heap": {}, "runtime": {}, "transport": {}, "tls": {}}
+    for name, value in values.items():
+        option = OPTIONS[name]
+        sections[option.section][option.name] = value
+    return Config(
+        **sections[""],
+        attributes=dict(attributes),
+        heap=HeapConfig(**sections["heap"]),
+        runtime=RuntimeConfig(**sections["runtime"]),
+        transport=TransportConfig(**sections["transport"], tls=TlsConfig(**sections["tls"])),
+    )
+
+
+def _known(name: str, shown: str) -> str:
+    if name in OPTIONS:
+        return name
+    nearest = difflib.get_close_matches(name, OPTIONS, n=1)
+    in_capitals = shown.startswith(PREFIX)
+    if nearest:
+        meant = PREFIX + nearest[0].upper() if in_capitals else nearest[0]
+        raise ConfigError(f"{shown} is not a setting of glassbottom; did you mean {meant}?")
+    raise ConfigError(f"{shown} is not a setting of glassbottom; docs/agent.md lists them all.")
+
+
+def _parsed(variable: str, text: str) -> Any:
+    name = variable.removeprefix(PREFIX).lower()
+    try:
+        return OPTIONS[name].parse(text)
+    except ValueError as error:
+        raise ConfigError(f"{variable}={text!r} cannot be read; it must be {error}.") from None
+
+
+def _typed(name: str, value: Any) -> Any:
+    """Brings a Python argument to the type of its field, so that a path may be given as text."""
+    parse = OPTIONS[name].parse
+    if parse is Path:
+        return Path(value)
+    if parse is _commands:
+        return _commands(value) if isinstance(value, str) else frozenset(value)
+    return value
+
+
+def _within(name: str, value: float, low: float, high: float, unit: str) -> None:
+    numeric = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not numeric or not low <= value <= high:
+        raise ConfigError(f"{name}={value!r} is out of range; it must lie between {low:g} and {high:g} {unit}.")
+
+
+def _check_endpoint(endpoint: str) -> None:
+    if isinstance(endpoint, str):
+        if endpoint.startswith("unix:") and len(endpoint) > len("unix:"):
+            return
+        host, _, port = endpoint.rpartition(":")
+        if host and "/" not in host and port.isdecimal() and 0 < int(port) < 65536:
+            return
+    raise ConfigError(
+        f"endpoint={endpoint!r} is no address; give HOST:PORT, such as {DEFAULT_ENDPOINT}, without http://."
+    )
+
+
+def _resource_attributes(text: str) -> dict[str, str]:
+    """OTEL_RESOURCE_ATTRIBUTES: key=value pairs, comma separated, percent-encoded. Not ours, so tolerant."""
+    attributes: dict[str, str] = {}
+    for part in text.split(","):
+        if not part.strip():
+            continue
+        name, equals, value = part.partition("=")
+        if not equals or not name.strip():
+            log().warning("glassbottom: OTEL_RESOURCE_ATTRIBUTES holds %r, which is no key=value; ignored.", part)
+            continue
+        if "%" in value:
+            from urllib.parse import unquote
+
+            value = unquote(value)
+        attributes[name.strip()] = value.strip()
+    return attributes

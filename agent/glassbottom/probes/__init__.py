@@ -1,0 +1,70 @@
+"""What we can see of the process; one file each. PROBES is the whole list.
+
+A probe reads when the agent's thread asks it to, puts what it read into the queue, and never touches the network. One
+that fails again and again is turned off by the guard, the others go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from .._clock import Clock
+from .._config import Config
+from .._guard import Guard
+from ..transport.queue import BatchQueue
+
+
+@dataclass(frozen=True)
+class ProbeState:
+    """state: "running", "paused", "refused" or "stopped"; reason: why it is not running, one sentence, else ""."""
+
+    state: str
+    reason: str = ""
+
+
+class Probe(Protocol):
+    """One source of readings. All methods but start() and stop() run in the agent's thread."""
+
+    name: str
+    interval_s: float
+
+    def start(self) -> None:
+        """Begins to watch. Called in the application's thread, so quick; refuses by its state, not by raising."""
+        ...
+
+    def stop(self, timeout_s: float) -> None:
+        """Ends watching and any thread of its own, within timeout_s."""
+        ...
+
+    def pause(self, timeout_s: float) -> bool:
+        """Before a fork: ends any thread of its own, keeps what it knows; False when one still runs."""
+        ...
+
+    def resume(self) -> None:
+        """After a fork, in the parent."""
+        ...
+
+    def read(self) -> None:
+        """Reads and queues."""
+        ...
+
+    def state(self) -> ProbeState: ...
+
+    def statistics(self) -> Mapping[str, float]:
+        """By the names in docs/status.md."""
+        ...
+
+
+def build(config: Config, queue: BatchQueue, clock: Clock, guard: Guard) -> list[Probe]:
+    """The probes this configuration asks for."""
+    from .heap import HeapProbe
+    from .runtime import RuntimeProbe
+
+    probes: list[Probe] = []
+    if config.heap.enabled:
+        probes.append(HeapProbe(config.heap, queue, clock, guard))
+    if config.runtime.enabled:
+        probes.append(RuntimeProbe(config.runtime, queue, clock))
+    return probes
