@@ -45,6 +45,8 @@ class Statistics(TypedDict):
     window_share: float
     windows: int  # windows opened
     window_open_ns: int  # time spent inside windows
+    watched_ns: int  # time the schedule of windows has been running; window_open_ns / watched_ns estimates window_share
+    window_bytes: int  # small allocations seen by the hooks
     elapsed_ns: int  # time since start()
     samples: int  # taken
     samples_live: int
@@ -80,17 +82,19 @@ def stop() -> None:
     """Ends sampling and forgets all samples. Hooks are removed where nobody sits above them, else stay as passthrough."""
 
 def run_windows(seconds: float) -> None:
-    """Opens and closes sampling windows for that long, in the calling thread, which sleeps without the GIL.
+    """Opens and closes sampling windows for that long, in the calling thread, on time and without the GIL.
 
-    Returns early when interrupt() is called, when stopped, or in a forked child. With window_share 1 the hooks stay
-    installed and it only checks, five times a second, that they are still in the chain.
+    Once a second it takes the GIL to look whether the hooks are still in the chain, and to learn new types; with
+    window_share 1 that is all it does. Returns early when interrupt() is called (also shortly before), or when stopped.
+    Raises RuntimeError when another thread is in it already.
     """
 
 def interrupt() -> None:
     """Makes run_windows() return soon."""
 
 def set_rate(*, interval_bytes: float | None = None, window_share: float | None = None) -> None:
-    """Changes the sampling rate; existing samples are thinned to stay unbiased when it falls."""
+    """Changes the sampling rate; existing samples are thinned to stay unbiased when it falls. Takes effect for windows
+    within a second."""
 
 def exclude_thread() -> None:
     """Allocations of the calling thread are not sampled from now on (for the agent's own threads)."""
@@ -99,8 +103,9 @@ def snapshot() -> Snapshot | None:
     """Reads the tables; None when not started."""
 
 def stack(node: int) -> tuple[list[tuple[CodeType, int]], bool]:
-    """(code, byte offset of the instruction) innermost first, and whether outer frames were left out.
+    """(code, byte offset of the instruction, -1 if not started) innermost first, and whether outer frames were left out.
 
+    No frames and False: allocated outside Python code. No frames and True: the table of call paths was full.
     Raises KeyError for a node this epoch does not know.
     """
 

@@ -1,0 +1,236 @@
+/* core.h: what the files of the core share. One idea per file:
+ *
+ *   sampler.c   which allocations are kept, and how much each stands for
+ *   table.c     the bounded table of live samples, and the filter in front of it
+ *   stack.c     walks Python frames and remembers call paths
+ *   types.c     which type lives in a sampled block
+ *   hooks.c     the allocator hooks: the only place that replaces allocators
+ *   windows.c   when small blocks are watched
+ *   snapshot.c  reads everything out
+ *   fork.c      what a forked child must forget
+ *   module.c    the Python face
+ *
+ * Contracts in names: _nopy calls no Python API and may run without the GIL; _gil needs the GIL but allocates
+ * nothing and runs no Python code; _locked needs gb_lock(). Everything else runs in an ordinary call.
+ *
+ * Locking: one spin lock guards the table, the filter's writers and the call paths. No CPython code runs under it, so
+ * it cannot deadlock with the GIL.
+ */
+#ifndef GB_CORE_H
+#define GB_CORE_H
+
+#include "compat.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define GB_SMALL_BYTES_MAX 512 /* pymalloc's SMALL_REQUEST_THRESHOLD: above it blocks come from the raw allocator */
+#define GB_LIKELY(x) __builtin_expect(!!(x), 1)
+#define GB_UNLIKELY(x) __builtin_expect(!!(x), 0)
+
+/* ---- sampler.c ------------------------------------------------------------------------------------------------ */
+
+typedef struct {
+    double interval_bytes; /* mean bytes between samples of blocks seen by the raw hook, all the time */
+    double share;          /* probability that a moment lies in a window; 1: always */
+    double window_ns;
+} gb_rate;
+
+extern gb_rate gb_rate_now;     /* written with the GIL */
+extern atomic_bool gb_sampling; /* false: every hook only passes through */
+
+/* Per thread. A thread that allocates without the GIL has one too, so no counter here is shared. */
+typedef struct {
+    int64_t raw_left;    /* bytes until the next raw sample */
+    double raw_interval; /* the rate under which raw_left was drawn */
+    uint64_t rng;
+    uint32_t raw_reallocs; /* how often the raw realloc hook ran: tells whether a block was outside the arenas */
+    bool ready;
+    bool busy;     /* inside our own code: hooks pass through */
+    bool excluded; /* the agent's own threads */
+    bool probing;  /* an allocation made only to see whether a hook is still in the chain */
+    bool probe_seen;
+} gb_thread;
+extern __thread gb_thread gb_tls;
+
+void gb_seed(uint64_t seed);
+uint64_t gb_random_nopy(uint64_t *state);
+uint64_t gb_thread_seed_nopy(void);
+/* Exponential with this mean, at least 1, as a count of bytes. */
+int64_t gb_draw_nopy(uint64_t *state, double mean);
+/* Probability that a block of this size is hit at this interval: 1 - exp(-size / interval). */
+double gb_hit_probability_nopy(double size, double interval_bytes);
+
+/* ---- table.c -------------------------------------------------------------------------------------------------- */
+
+enum { GB_DOMAIN_RAW = 0, GB_DOMAIN_MEM = 1, GB_DOMAIN_OBJ = 2 };
+
+typedef struct {
+    void *ptr; /* NULL: slot is free */
+    uint64_t size;
+    int64_t birth_ms; /* Unix epoch */
+    double interval_bytes;
+    float share;     /* probability that the moment of its birth was watched */
+    uint32_t window; /* which window; 0: watched all the time */
+    uint32_t node;
+    uint32_t type;    /* index into names + 1; 0: not resolved */
+    uint32_t domain;  /* GB_DOMAIN_… */
+    uint32_t padding; /* the slot is 56 bytes */
+} gb_sample;
+
+#define GB_TABLE_SLOTS 32768u
+#define GB_SAMPLES_MAX 24576u  /* three quarters: linear probing stays short */
+#define GB_THIN_AT 22118u      /* 90 % of that: thin before the table is full */
+#define GB_FILTER_SLOTS 16384u /* L1-resident */
+
+typedef struct {
+    gb_sample *slots;
+    uint32_t live;
+    uint64_t taken;   /* samples ever put */
+    uint64_t dropped; /* no room even after thinning */
+    uint64_t thinnings;
+} gb_table;
+extern gb_table gb_live;
+extern _Atomic uint8_t gb_filter[GB_FILTER_SLOTS];
+
+void gb_lock(void);
+void gb_unlock(void);
+void gb_lock_reset(void);
+
+static inline uint64_t
+gb_hash_pointer(const void *p)
+{
+    return ((uint64_t)(uintptr_t)p >> 4) * UINT64_C(0x9E3779B97F4A7C15);
+}
+
+/* False for every block that is certainly not sampled. One load; runs on every raw free. */
+static inline bool
+gb_maybe_sampled_nopy(const void *p)
+{
+    return atomic_load_explicit(&gb_filter[gb_hash_pointer(p) >> 50], memory_order_relaxed) != 0;
+}
+
+bool gb_table_put_locked(const gb_sample *s);
+/* Removes a sample and hands it out; false when there is none. Takes the lock. */
+bool gb_table_take_nopy(const void *p, gb_sample *out);
+/* Keeps each sample with the probability that makes the rest an unbiased sample at the coarser interval. */
+void gb_table_thin_locked(double interval_bytes);
+void gb_table_clear_locked(void);
+/* Weight: how many blocks like this one the sample stands for. */
+double gb_weight_nopy(const gb_sample *s);
+
+/* ---- stack.c -------------------------------------------------------------------------------------------------- */
+
+#define GB_FRAMES_MAX 96u
+#define GB_WALK_MAX 1024u
+#define GB_NODES_MAX 65536u
+#define GB_CODES_MAX 16384u
+#define GB_NODE_INDEX_SLOTS 131072u
+#define GB_CODE_INDEX_SLOTS 32768u
+
+enum { GB_NODE_NONE = 0, GB_NODE_OVERFLOW = 1, GB_NODE_TRUNCATED = 2, GB_NODE_NATIVE = 3, GB_NODE_FIRST = 4 };
+
+typedef struct {
+    PyCodeObject *code; /* borrowed */
+    int32_t offset;     /* byte offset of the instruction; -1: not started */
+} gb_frame;
+
+typedef struct {
+    uint32_t parent;
+    uint32_t code;
+    int32_t offset;
+    uint32_t dirty; /* the type of a live sample changed since the last snapshot */
+    double alloc_bytes;
+    double alloc_objects;
+    double told_live_bytes; /* as of the last snapshot */
+    double told_alloc_bytes;
+} gb_node;
+
+typedef struct {
+    gb_node *nodes;
+    uint32_t *node_index;
+    PyCodeObject **codes; /* one strong reference each; id 0 is not used */
+    uint32_t *code_index;
+    uint32_t nodes_used;
+    uint32_t codes_used;
+    uint64_t truncated;
+    uint64_t overflowed;
+} gb_paths;
+extern gb_paths gb_stacks;
+
+/* Innermost first. Returns how many; *truncated says whether there were more. */
+unsigned gb_walk_gil(PyThreadState *ts, gb_frame frames[GB_FRAMES_MAX], bool *truncated);
+uint32_t gb_intern_locked(const gb_frame *frames, unsigned n, bool truncated);
+void gb_stacks_clear_locked(void);
+size_t gb_codes_take_locked(PyCodeObject **released);
+/* Drops what no live sample needs. Returns how many nodes and codes went; the codes, to be released outside the lock,
+ * are put into `released` (room for GB_CODES_MAX). */
+size_t gb_stacks_compact_locked(PyCodeObject **released, size_t *released_count, gb_node *scratch, uint32_t *map);
+
+/* ---- types.c -------------------------------------------------------------------------------------------------- */
+
+#define GB_TYPES_MAX 16384u
+#define GB_TYPE_SLOTS 32768u
+
+typedef struct {
+    void *type; /* never dereferenced: it may be gone */
+    uint32_t name;
+    uint32_t basicsize;
+    uint32_t offset;
+} gb_type_entry;
+
+extern uint32_t gb_types_known;
+extern bool gb_types_missed;
+int gb_types_init(void); /* -1 with an exception */
+/* Looks at up to `limit` classes, and swaps the finished set in. Never raises. */
+bool gb_types_step(unsigned limit); /* true: there is more to do */
+/* Index of the type's name + 1, or 0. Reads only the block. */
+uint32_t gb_type_of_block_nopy(const void *block, size_t size);
+PyObject *gb_type_names(void); /* borrowed list */
+uint32_t gb_label_index(uint32_t domain);
+void gb_types_reset(void);
+
+/* ---- hooks.c -------------------------------------------------------------------------------------------------- */
+
+extern uint64_t gb_hook_losses;
+extern _Atomic uint64_t gb_sample_ns;
+extern uint32_t gb_epoch;
+extern char gb_pause_reason[256]; /* empty: the hooks are where they should be */
+
+const char *gb_refusal(void);
+bool gb_raw_install(void); /* false: gb_pause_reason says why */
+/* Looks who is in the chains and prepares the next windows; with the GIL. False: gb_pause_reason says why not. */
+bool gb_hooks_check(void);
+bool gb_window_open_nopy(uint32_t id, double share); /* false: the chain changed since the check */
+void gb_window_close_nopy(void);
+bool gb_window_is_open(void);
+uint64_t gb_window_bytes(void); /* small allocations seen by the hooks */
+void gb_hooks_remove(void);
+void gb_hooks_before_start(void);
+void gb_hooks_before_fork(void);
+void gb_hooks_after_fork_parent(void);
+void gb_hooks_after_fork_child(void);
+
+/* ---- windows.c ------------------------------------------------------------------------------------------------ */
+
+extern uint64_t gb_windows_opened;
+extern uint64_t gb_windows_open_ns;
+extern uint64_t gb_windows_watched_ns; /* time the schedule has been running */
+int gb_windows_run(double seconds);    /* -1 with an exception */
+void gb_windows_interrupt(void);
+void gb_windows_begin(void);
+void gb_windows_after_fork_child(void);
+
+/* ---- snapshot.c, fork.c --------------------------------------------------------------------------------------- */
+
+extern uint64_t gb_snapshot_ns;
+PyObject *gb_snapshot(void);
+int gb_fork_install(void);
+
+/* ---- clocks --------------------------------------------------------------------------------------------------- */
+
+uint64_t gb_monotonic_ns(void);
+int64_t gb_realtime_ns(void);
+
+#endif

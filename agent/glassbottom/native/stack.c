@@ -1,0 +1,245 @@
+/* stack.c: walks Python frames with borrowed reads, and remembers call paths as a tree.
+ *
+ * The walk touches only the interpreter's own frame structures, which the thread that holds the GIL may read at any
+ * moment an allocator can be called. Lines are not resolved here: a frame is its code object and the offset of the
+ * instruction, and ordinary Python turns that into names later, in the agent's own thread. That needs the code object
+ * to stay, so each one kept has one strong reference; it is released at a safe point, never in a hook.
+ *
+ * A path is a node whose parent is its caller. Paths are entered from the outside in, so common prefixes are shared.
+ */
+#define Py_BUILD_CORE 1
+#include "core.h"
+
+#include <string.h>
+
+#ifndef GB_UNSUPPORTED
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+#pragma GCC diagnostic ignored "-Wsign-compare"
+#if PY_VERSION_HEX >= 0x030E0000
+#include <internal/pycore_interpframe.h>
+#else
+#include <internal/pycore_frame.h>
+#endif
+#pragma GCC diagnostic pop
+#endif
+
+gb_paths gb_stacks = {.nodes_used = GB_NODE_FIRST, .codes_used = 1};
+
+#ifndef GB_UNSUPPORTED
+
+/* The code object of a frame that runs Python code, or NULL for entry trampolines and frames still being built. */
+static inline PyCodeObject *
+code_of_frame(const _PyInterpreterFrame *f, int32_t *offset)
+{
+    PyCodeObject *code;
+    const _Py_CODEUNIT *at;
+#if PY_VERSION_HEX >= 0x030E0000
+    if (f->owner >= FRAME_OWNED_BY_INTERPRETER)
+        return NULL;
+    /* The low bits of a stack reference are tags. */
+    PyObject *executable = (PyObject *)(f->f_executable.bits & ~(uintptr_t)3);
+    if (executable == NULL || !PyCode_Check(executable))
+        return NULL;
+    code = (PyCodeObject *)executable;
+    at = f->instr_ptr;
+#elif PY_VERSION_HEX >= 0x030D0000
+    if (f->owner == FRAME_OWNED_BY_CSTACK || f->f_executable == NULL || !PyCode_Check(f->f_executable))
+        return NULL;
+    code = (PyCodeObject *)f->f_executable;
+    at = f->instr_ptr;
+#elif PY_VERSION_HEX >= 0x030C0000
+    if (f->owner == FRAME_OWNED_BY_CSTACK || f->f_code == NULL)
+        return NULL;
+    code = f->f_code;
+    at = f->prev_instr;
+#else
+    if (f->f_code == NULL)
+        return NULL;
+    code = f->f_code;
+    at = f->prev_instr;
+#endif
+    Py_ssize_t units = at - _PyCode_CODE(code);
+    if (f->owner != FRAME_OWNED_BY_GENERATOR && units < code->_co_firsttraceable)
+        return NULL;
+    *offset = units < 0 || units > INT32_MAX / 2 ? -1 : (int32_t)(units * (Py_ssize_t)sizeof(_Py_CODEUNIT));
+    return code;
+}
+
+unsigned
+gb_walk_gil(PyThreadState *ts, gb_frame frames[GB_FRAMES_MAX], bool *truncated)
+{
+    unsigned n = 0;
+    unsigned steps = 0;
+    *truncated = false;
+#if PY_VERSION_HEX >= 0x030D0000
+    const _PyInterpreterFrame *f = ts->current_frame;
+#else
+    /* NULL while a thread is being set up. */
+    const _PyInterpreterFrame *f = ts->cframe == NULL ? NULL : ts->cframe->current_frame;
+#endif
+    for (; f != NULL; f = f->previous) {
+        if (++steps > GB_WALK_MAX) {
+            *truncated = true;
+            break;
+        }
+        int32_t offset;
+        PyCodeObject *code = code_of_frame(f, &offset);
+        if (code == NULL)
+            continue;
+        if (n == GB_FRAMES_MAX) {
+            *truncated = true;
+            break;
+        }
+        frames[n].code = code;
+        frames[n].offset = offset;
+        n++;
+    }
+    return n;
+}
+
+#else
+
+unsigned
+gb_walk_gil(PyThreadState *ts, gb_frame frames[GB_FRAMES_MAX], bool *truncated)
+{
+    (void)ts;
+    (void)frames;
+    *truncated = false;
+    return 0;
+}
+
+#endif
+
+static uint32_t
+intern_code_locked(PyCodeObject *code, bool take_reference)
+{
+    uint32_t i = (uint32_t)(gb_hash_pointer(code) >> 49) & (GB_CODE_INDEX_SLOTS - 1);
+    while (gb_stacks.code_index[i] != 0) {
+        if (gb_stacks.codes[gb_stacks.code_index[i]] == code)
+            return gb_stacks.code_index[i];
+        i = (i + 1) & (GB_CODE_INDEX_SLOTS - 1);
+    }
+    if (gb_stacks.codes_used == GB_CODES_MAX)
+        return 0;
+    uint32_t id = gb_stacks.codes_used++;
+    if (take_reference)
+        Py_INCREF(code); /* it runs right now, so it is alive; while we hold this its address means only it */
+    gb_stacks.codes[id] = code;
+    gb_stacks.code_index[i] = id;
+    return id;
+}
+
+static inline uint32_t
+node_home(uint32_t parent, uint32_t code, int32_t offset)
+{
+    uint64_t h = ((uint64_t)parent << 32 | code) * UINT64_C(0x9E3779B97F4A7C15);
+    h = (h ^ (h >> 29) ^ (uint32_t)offset) * UINT64_C(0xBF58476D1CE4E5B9);
+    return (uint32_t)(h >> 40) & (GB_NODE_INDEX_SLOTS - 1);
+}
+
+static uint32_t
+intern_node_locked(uint32_t parent, uint32_t code, int32_t offset)
+{
+    uint32_t i = node_home(parent, code, offset);
+    while (gb_stacks.node_index[i] != 0) {
+        const gb_node *n = &gb_stacks.nodes[gb_stacks.node_index[i]];
+        if (n->parent == parent && n->code == code && n->offset == offset)
+            return gb_stacks.node_index[i];
+        i = (i + 1) & (GB_NODE_INDEX_SLOTS - 1);
+    }
+    if (gb_stacks.nodes_used == GB_NODES_MAX)
+        return 0;
+    uint32_t id = gb_stacks.nodes_used++;
+    gb_stacks.nodes[id] = (gb_node){.parent = parent, .code = code, .offset = offset};
+    gb_stacks.node_index[i] = id;
+    return id;
+}
+
+uint32_t
+gb_intern_locked(const gb_frame *frames, unsigned n, bool truncated)
+{
+    if (n == 0)
+        return GB_NODE_NATIVE;
+    if (truncated)
+        gb_stacks.truncated++;
+    uint32_t node = truncated ? GB_NODE_TRUNCATED : GB_NODE_NONE;
+    while (n-- > 0) {
+        uint32_t code = intern_code_locked(frames[n].code, true);
+        node = code == 0 ? 0 : intern_node_locked(node, code, frames[n].offset);
+        if (node == 0) {
+            gb_stacks.overflowed++;
+            return GB_NODE_OVERFLOW;
+        }
+    }
+    return node;
+}
+
+void
+gb_stacks_clear_locked(void)
+{
+    memset(gb_stacks.nodes, 0, gb_stacks.nodes_used * sizeof(gb_node));
+    memset(gb_stacks.node_index, 0, GB_NODE_INDEX_SLOTS * sizeof(uint32_t));
+    gb_stacks.nodes_used = GB_NODE_FIRST;
+}
+
+size_t
+gb_stacks_compact_locked(PyCodeObject **released, size_t *released_count, gb_node *scratch, uint32_t *map)
+{
+    gb_paths *g = &gb_stacks;
+    uint32_t nodes_before = g->nodes_used;
+    memset(map, 0, nodes_before * sizeof(uint32_t));
+    for (uint32_t i = 0; i < GB_TABLE_SLOTS; i++) {
+        if (gb_live.slots[i].ptr == NULL)
+            continue;
+        for (uint32_t node = gb_live.slots[i].node; node >= GB_NODE_FIRST && map[node] == 0;
+             node = g->nodes[node].parent)
+            map[node] = 1;
+    }
+    memcpy(scratch, g->nodes, nodes_before * sizeof(gb_node));
+    gb_stacks_clear_locked();
+
+    /* A parent always has a smaller id than its children, so one pass renumbers. Codes are renumbered the same way. */
+    PyCodeObject **old_codes = released; /* the caller's array holds the old numbering first, the leavers at the end */
+    uint32_t codes_before = g->codes_used;
+    memcpy(old_codes, g->codes, codes_before * sizeof(*old_codes));
+    memset(g->codes, 0, codes_before * sizeof(*g->codes));
+    memset(g->code_index, 0, GB_CODE_INDEX_SLOTS * sizeof(uint32_t));
+    g->codes_used = 1;
+
+    for (uint32_t id = 0; id < GB_NODE_FIRST; id++)
+        map[id] = id;
+    for (uint32_t id = GB_NODE_FIRST; id < nodes_before; id++) {
+        if (map[id] == 0)
+            continue;
+        /* The old table's reference moves to the new one. */
+        uint32_t code_id = intern_code_locked(old_codes[scratch[id].code], false);
+        map[id] = intern_node_locked(map[scratch[id].parent], code_id, scratch[id].offset);
+    }
+    for (uint32_t i = 0; i < GB_TABLE_SLOTS; i++) {
+        if (gb_live.slots[i].ptr != NULL)
+            gb_live.slots[i].node = map[gb_live.slots[i].node];
+    }
+    size_t leavers = 0;
+    for (uint32_t id = 1; id < codes_before; id++) {
+        bool stays = false;
+        uint32_t i = (uint32_t)(gb_hash_pointer(old_codes[id]) >> 49) & (GB_CODE_INDEX_SLOTS - 1);
+        for (; g->code_index[i] != 0 && !stays; i = (i + 1) & (GB_CODE_INDEX_SLOTS - 1))
+            stays = g->codes[g->code_index[i]] == old_codes[id];
+        if (!stays)
+            released[leavers++] = old_codes[id]; /* leavers < id: never overwrites an entry still to be read */
+    }
+    *released_count = leavers;
+    return (nodes_before - g->nodes_used) + leavers;
+}
+
+/* Hands out every code reference, to be released outside the lock; returns how many. Only when no node is left. */
+size_t
+gb_codes_take_locked(PyCodeObject **released)
+{
+    size_t count = gb_stacks.codes_used - 1;
+    memcpy(released, gb_stacks.codes + 1, count * sizeof(*released));
+    memset(gb_stacks.code_index, 0, GB_CODE_INDEX_SLOTS * sizeof(uint32_t));
+    gb_stacks.codes_used = 1;
+    return count;
+}
