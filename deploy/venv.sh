@@ -25,6 +25,6 @@ venv=.venv/$version
 [ -x "$venv/bin/pip" ] || "$python" -m venv "$venv"
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore
 printf 'installing glassbottom[%s] for CPython %s into %s\n' "$extras" "$version" "$venv" >&2
-# Without isolation the compiled objects of an earlier run are used again, and setuptools is fetched once, not each time.
-"$venv/bin/pip" install -q 'setuptools>=77'
-"$venv/bin/pip" install -q --no-build-isolation -e ".[$extras]"
+# -qq leaves errors only; without isolation setuptools is fetched once; bytecode is made for what is imported, not for all.
+"$venv/bin/pip" install -qq --no-compile 'setuptools>=77'
+"$venv/bin/pip" install -qq --no-compile --no-build-isolation -e ".[$extras]"
