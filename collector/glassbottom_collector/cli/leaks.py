@@ -88,10 +88,11 @@ def _report(answer: query_pb2.LeakReport, verdicts: list[str], service: str) -> 
                 Column("VERDICT"),
                 Column("GROWTH", right=True),
                 Column("95 % INTERVAL", right=True, beneath="GROWTH"),
-                Column("OBJECTS/S", right=True),
+                Column("OBJECTS", right=True, beneath="GROWTH"),
                 Column("LIVE", right=True),
                 Column("WHERE", flexible=True),
                 Column("HOLDS", beneath="WHERE"),
+                Column("CALLED FROM", beneath="WHERE"),
             ],
             [_row(finding, verdict) for finding, verdict in zip(answer.findings, verdicts, strict=True)],
         )
@@ -114,10 +115,11 @@ def _row(finding: query_pb2.LeakFinding, verdict: str) -> list[Cell | str | Plac
         Cell(verdict, STYLES[verdict]),
         rate(finding.bytes_per_second, signed=True),
         interval(finding.bytes_per_second_low, finding.bytes_per_second_high),
-        count(finding.objects_per_second, signed=True),
+        f"{count(finding.objects_per_second, signed=True)} obj/s",
         size_with_error(finding.site.live_bytes, finding.site.live_bytes_stderr),
-        Place(finding.site.frame.function, finding.site.frame.file, finding.site.frame.line),
+        _place(finding.site.frame),
         ranking.types(finding.site),
+        _place(finding.application_frame) if finding.HasField("application_frame") else "",
     ]
 
 
@@ -137,10 +139,9 @@ def _summary(answer: query_pb2.LeakReport, verdicts: list[str], service: str) ->
 
 def _explain(report: Report, finding: query_pb2.LeakFinding, verdict: str) -> None:
     report.line()
-    frame = finding.site.frame
-    report.line(f"{verdict}: {Place(frame.function, frame.file, frame.line).text()}", STYLES[verdict], hanging=2)
+    report.line(f"{verdict}: {_place(finding.site.frame).text()}", STYLES[verdict], hanging=2)
     if finding.HasField("application_frame"):
-        report.line(f"  called from {_place(finding.application_frame)}", hanging=4)
+        report.line(f"  called from {_place(finding.application_frame).text()}", hanging=4)
     processes = len(finding.instance_ids)
     report.line(
         f"  {rate(finding.bytes_per_second, signed=True)} "
@@ -155,5 +156,5 @@ def _explain(report: Report, finding: query_pb2.LeakFinding, verdict: str) -> No
         report.line(f"  would change: {finding.would_change}", hanging=4)
 
 
-def _place(frame: common_pb2.Frame) -> str:
-    return Place(frame.function, frame.file, frame.line).text()
+def _place(frame: common_pb2.Frame) -> Place:
+    return Place(frame.function, frame.file, frame.line)

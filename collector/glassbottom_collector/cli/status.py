@@ -1,8 +1,8 @@
 """Show the collector's health, and what every agent costs and lost.
 
-One row per process: the state of its sampler, what the agent costs it, what was dropped, and how full its queue is.
-Below each: agent version, mean bytes between samples, share of the time that is sampled, clock skew, and the reason
-when the sampler does not run.
+One row per process: the state of its sampler, what the agent costs it, what was dropped, and how full its queue is;
+then the agent's version, mean bytes between samples, share of the time that is sampled, and clock skew. Below the
+table stands why a sampler does not run.
 
 examples:
   glassbottom status
@@ -73,13 +73,17 @@ def _report(response: query_pb2.StatusResponse, addr: str) -> Report:
             Column("COST", right=True),
             Column("DROPPED", right=True),
             Column("QUEUE", right=True),
-            Column("REASON", beneath="PROCESS"),
             Column("AGENT", beneath="PROCESS"),
             Column("SAMPLING", beneath="PROCESS"),
             Column("SKEW", beneath="PROCESS"),
         ],
         [_row(instance) for instance in response.instances],
     )
+    reasons = [instance for instance in response.instances if instance.sampler_reason]
+    for at, instance in enumerate(reasons):
+        if at == 0:
+            report.line()
+        report.line(f"{_name(instance)}: {instance.sampler_reason}", "yellow", hanging=2)
     return report
 
 
@@ -87,17 +91,20 @@ def _row(instance: query_pb2.InstanceStatus) -> list[Cell | str]:
     numbers = instance.statistics
     state = instance.sampler_state or "unknown"
     return [
-        f"{instance.process.service} {instance.process.instance_id[:8]} pid {instance.process.pid}",
+        _name(instance),
         Cell("connected", "green") if instance.connected else Cell("gone", "yellow"),
         Cell(state, STATE_STYLES.get(state, "yellow")),
         f"{100 * numbers['agent_cpu_ratio']:.2f} %" if "agent_cpu_ratio" in numbers else "?",
         _dropped(numbers),
         _queue(numbers),
-        Cell(instance.sampler_reason, "red"),
         f"agent {instance.agent_version or '?'}",
         _sampling(numbers),
         f"clock skew {instance.clock_skew_s:+.2f} s",
     ]
+
+
+def _name(instance: query_pb2.InstanceStatus) -> str:
+    return f"{instance.process.service} {instance.process.instance_id[:8]} pid {instance.process.pid}"
 
 
 def _dropped(numbers: Mapping[str, float]) -> str:
@@ -119,4 +126,4 @@ def _sampling(numbers: Mapping[str, float]) -> str:
     interval = f"interval {size(numbers['sampler_interval_bytes'])}"
     if "sampler_window_share" not in numbers:
         return interval
-    return f"{interval}, window share {100 * numbers['sampler_window_share']:.0f} %"
+    return f"{interval}, window {100 * numbers['sampler_window_share']:.0f} %"

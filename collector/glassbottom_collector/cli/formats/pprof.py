@@ -95,8 +95,9 @@ def _add_code(message: profile_pb2.Profile, profile: Profile, used: Sequence[int
     for at, code in enumerate((profile.codes[index] for index in used), start=1):
         function = function_of.setdefault((code.function, code.file), len(function_of) + 1)
         if function > len(message.function):
-            name = text(code.function)
-            message.function.add(id=function, name=name, system_name=name, filename=text(code.file))
+            # No system_name: where it equals the name, pprof takes that for C++ and strips what stands in angle
+            # brackets, and `<module>` and `f.<locals>.g` would lose half of themselves.
+            message.function.add(id=function, name=text(code.function), filename=text(code.file))
         message.location.add(id=at, mapping_id=1, line=[profile_pb2.Line(function_id=function, line=code.line)])
 
 

@@ -327,7 +327,7 @@ class Function(google.protobuf.message.Message):
     name: builtins.int
     """Name for people, as an index."""
     system_name: builtins.int
-    """Name for the linker, as an index; the same as name in Python."""
+    """Name for the linker, as an index; 0 for none."""
     filename: builtins.int
     """File, as an index."""
     start_line: builtins.int
