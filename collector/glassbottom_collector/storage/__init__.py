@@ -13,6 +13,13 @@ from ..model.code import Frame, Stack
 from ..model.heap import HeapSeries, HeapSnapshot, HeapState, MetricPoint, SnapshotHeader
 from ..model.process import Process, ProcessSeen, Span
 
+LATE_S_MAX = 48 * 3600
+"""How far the time of a batch may lie behind the clock of the store. Ingest takes nothing older, so a store need not
+look further back for the mark a repeated batch has left."""
+
+EARLY_S_MAX = 3600
+"""How far the time of a batch may lie ahead of the clock of the store."""
+
 
 @dataclass(frozen=True)
 class BatchKey:
@@ -35,7 +42,8 @@ class Writer(Protocol):
     """Takes batches; each awaitable completes once the batch is durable.
 
     Raises (through the awaitable) StorageFull when there is no room, StorageError when it may be retried.
-    Batches of one (session, stream) must be given in order of seq.
+    Batches of one (session, stream) must be given in order of seq. After a failure the later ones of that session
+    and stream fail too, until open_session is called again: a mark above a batch that failed would lose it.
     """
 
     @property
@@ -48,7 +56,7 @@ class Writer(Protocol):
         ...
 
     def append_heap(self, key: BatchKey, process: Process, snapshot: HeapSnapshot) -> Awaitable[None]:
-        """Stores a snapshot and its definitions."""
+        """Stores a snapshot and its definitions. Raises BadRequest for one that no attempt will store."""
         ...
 
     def append_metrics(self, key: BatchKey, process: Process, points: Sequence[MetricPoint]) -> Awaitable[None]:

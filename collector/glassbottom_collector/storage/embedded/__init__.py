@@ -1,0 +1,60 @@
+"""The default store: DuckDB files in one directory, owned by one collector, nothing to install or run beside it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ...config import StorageConfig
+from .. import StoreStatistics
+from .files import Files
+from .lock import DirectoryLock
+from .reader import EmbeddedReader
+from .writer import EmbeddedWriter
+
+__all__ = ["EmbeddedStore"]
+
+
+class EmbeddedStore:
+    """A data directory, locked and open: `writer` and `reader` of one store.
+
+    Raises StorageError: directory in use by another collector, not writable, or written by a newer version.
+    """
+
+    def __init__(self, config: StorageConfig, clock_ns: Callable[[], int] = time.time_ns) -> None:
+        self._lock = DirectoryLock(config.path)
+        self._config = config
+        try:
+            self._files = Files(config, clock_ns)
+            self._files.retire()
+        except BaseException:
+            self._lock.release()
+            raise
+        self.reader = EmbeddedReader(self._files)
+        self.writer = EmbeddedWriter(self._files, config, clock_ns)
+
+    def full(self) -> str:
+        """Why nothing is accepted now, in one sentence; empty when it is."""
+        return self.writer.full
+
+    def statistics(self) -> StoreStatistics:
+        """Counters and gauges, all named `store_…`; problems are day files set aside and a lack of room."""
+        values = {
+            **self.writer.statistics(),
+            **self._files.counters,
+            "bytes": self._files.bytes_held(),
+            "bytes_max": self._config.bytes_max,
+            "bytes_free": self._files.bytes_free(),
+            "days": len(self._files.days()),
+            "days_attached": self._files.attached(),
+            "queue_bytes_max": self._config.queue_bytes_max,
+        }
+        full = self.full()
+        problems = (*self._files.problems(), *([full] if full else []))
+        return StoreStatistics({f"store_{name}": float(value) for name, value in values.items()}, problems)
+
+    def close(self) -> None:
+        """Commits what has been given, writes everything back, and unlocks the directory."""
+        self.writer.close()
+        self._files.close()
+        self._lock.release()
