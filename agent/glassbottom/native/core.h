@@ -4,7 +4,8 @@
  *   table.c     the bounded table of live samples, and the filter in front of it
  *   stack.c     walks Python frames and remembers call paths
  *   types.c     which type lives in a sampled block
- *   hooks.c     the allocator hooks: the only place that replaces allocators
+ *   hooks.c     the allocator hooks
+ *   chain.c     where they are put: the only place that replaces allocators
  *   windows.c   when small blocks are watched
  *   snapshot.c  reads everything out
  *   fork.c      what a forked child must forget
@@ -112,6 +113,7 @@ gb_maybe_sampled_nopy(const void *p)
 }
 
 bool gb_table_put_locked(const gb_sample *s);
+gb_sample *gb_table_find_locked(const void *p); /* NULL when there is none */
 /* Removes a sample and hands it out; false when there is none. Takes the lock. */
 bool gb_table_take_nopy(const void *p, gb_sample *out);
 /* Keeps each sample with the probability that makes the rest an unbiased sample at the coarser interval. */
@@ -185,13 +187,17 @@ extern bool gb_types_missed;
 int gb_types_init(void); /* -1 with an exception */
 /* Looks at up to `limit` classes, and swaps the finished set in. Never raises. */
 bool gb_types_step(unsigned limit); /* true: there is more to do */
-/* Index of the type's name + 1, or 0. Reads only the block. */
-uint32_t gb_type_of_block_nopy(const void *block, size_t size);
+/* Copies the first bytes of blocks; read[i] tells whether block i could be read. Never faults. */
+#define GB_HEAD_BYTES 48u
+void gb_read_heads(const void *const *blocks, const size_t *sizes, size_t count, char (*heads)[GB_HEAD_BYTES],
+                   bool *read);
+/* Index of the type's name + 1, or 0, from the first bytes of a block of this size. */
+uint32_t gb_type_of_head(const char *start, size_t size);
 PyObject *gb_type_names(void); /* borrowed list */
 uint32_t gb_label_index(uint32_t domain);
 void gb_types_reset(void);
 
-/* ---- hooks.c -------------------------------------------------------------------------------------------------- */
+/* ---- hooks.c, chain.c -------------------------------------------------------------------------------------------------- */
 
 extern uint64_t gb_hook_losses;
 extern _Atomic uint64_t gb_sample_ns;
@@ -200,14 +206,15 @@ extern char gb_pause_reason[256]; /* empty: the hooks are where they should be *
 
 const char *gb_refusal(void);
 bool gb_raw_install(void); /* false: gb_pause_reason says why */
+bool gb_raw_check(void);   /* puts it back, with the tables cleared, when another tool removed it */
 /* Looks who is in the chains and prepares the next windows; with the GIL. False: gb_pause_reason says why not. */
 bool gb_hooks_check(void);
 bool gb_window_open_nopy(uint32_t id, double share); /* false: the chain changed since the check */
 void gb_window_close_nopy(void);
 bool gb_window_is_open(void);
+void gb_small_begin(void);
 uint64_t gb_window_bytes(void); /* small allocations seen by the hooks */
 void gb_hooks_remove(void);
-void gb_hooks_before_start(void);
 void gb_hooks_before_fork(void);
 void gb_hooks_after_fork_parent(void);
 void gb_hooks_after_fork_child(void);

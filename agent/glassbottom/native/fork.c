@@ -9,6 +9,7 @@
 
 #include <pthread.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 static void
 before_fork(void)
@@ -38,6 +39,8 @@ after_in_child(void)
     }
     gb_live.taken = gb_live.dropped = gb_live.thinnings = 0;
     gb_stacks.truncated = gb_stacks.overflowed = 0;
+    /* Not the parent's random numbers again. */
+    gb_seed(gb_monotonic_ns() ^ (uint64_t)getpid() << 40);
     gb_hooks_after_fork_child();
     gb_windows_after_fork_child();
     gb_types_reset();

@@ -1,4 +1,4 @@
-/* hooks.c: the allocator hooks, and the only place that replaces allocators.
+/* hooks.c: the allocator hooks. Where they are put is chain.c's business.
  *
  * Free is not hooked on OBJ and MEM. A small block that is sampled is taken from the raw allocator instead of
  * pymalloc, which hands every address outside its arenas to PyMem_RawFree and PyMem_RawRealloc: there our raw hook
@@ -8,19 +8,6 @@
  *
  * malloc, calloc and realloc of OBJ and MEM are hooked only while a window is open; the raw hook stays.
  *
- * Changing allocators under a running process:
- * - An allocator has one ctx for four functions, and we leave its free as it was. So our functions receive the ctx of
- *   what they wrap and find their own state by being distinct functions: one set per slot, made by macro. A reader
- *   that catches the struct half-written sees old and new functions with the same ctx, and any mixture is right.
- * - What a slot wraps is written once, before the slot is first installed, and never changes: a hook in flight, or one
- *   that another tool saved, always calls on correctly. A different allocator below gets another slot.
- * - Who is in the chain and what may be wrapped is decided with the GIL (gb_hooks_check), where other tools change
- *   allocators too. Between checks a window only swaps one known allocator for our hook above it and back, which by
- *   the first two points needs no GIL. It must not: windows that waited for the GIL would open and close late by just
- *   as long as the program keeps it, which is when it allocates. (A tool that replaces an allocator within the twenty
- *   nanoseconds between our look and our store loses that hook; it frees correctly, and the next start heals it.)
- * - A hook is removed only if it is on top. Otherwise it stays and counts in vain: outside windows a hit is no sample.
- *
  * The countdown belongs to whoever holds the GIL, and runs on from one window to the next: the process has no memory,
  * so what is left of a draw is as good as a new one.
  *
@@ -29,56 +16,53 @@
  * sampled block takes the raw way when it grows and an unsampled one may not. The call path of a block is that of its
  * last (re)allocation; its birth, which is only age evidence, is carried over while it stays sampled.
  */
-#include "core.h"
+#include "hooks.h"
 
-#include <dlfcn.h>
-#include <pthread.h>
-#include <stdlib.h>
 #include <string.h>
 
-#define SLOTS 4
-
-uint64_t gb_hook_losses;
 _Atomic uint64_t gb_sample_ns; /* written with the GIL */
 uint32_t gb_epoch;
-char gb_pause_reason[256];
 
-typedef struct {
-    PyMemAllocatorEx below;
-    bool used;
-} slot;
-
-static slot raw_slots[SLOTS];
-static slot small_slots[3][SLOTS]; /* by domain; [0] is not used */
+gb_slot gb_raw_slots[GB_SLOTS];
+gb_slot gb_small_slots[3][GB_SLOTS];
 
 /* ---- windows: what hooks read of them ------------------------------------------------------------------------- */
 
-static atomic_bool window_open; /* written by the schedule's thread */
-static _Atomic uint32_t window_id;
-static _Atomic double window_share;
+atomic_bool gb_window_open; /* written by the schedule's thread */
+_Atomic uint32_t gb_window_id;
+_Atomic double gb_window_share;
 
 /* The countdown: under the GIL. */
-static int64_t small_left;
-static double small_interval; /* under which small_left was drawn */
+int64_t gb_small_left;
+static double small_interval; /* under which gb_small_left was drawn */
 static uint64_t small_rng;
 static int64_t small_drawn; /* bytes seen = drawn - left */
 
 static void
 draw_small(void)
 {
-    int64_t seen = small_drawn - small_left;
+    int64_t seen = small_drawn - gb_small_left;
     if (small_rng == 0)
         small_rng = gb_thread_seed_nopy();
     /* As dense inside a window as makes one sample per interval overall. */
     small_interval = gb_rate_now.interval_bytes * gb_rate_now.share;
-    small_left = gb_draw_nopy(&small_rng, small_interval);
-    small_drawn = seen + small_left;
+    gb_small_left = gb_draw_nopy(&small_rng, small_interval);
+    small_drawn = seen + gb_small_left;
+}
+
+void
+gb_small_begin(void)
+{
+    gb_small_left = 0;
+    small_drawn = 0;
+    small_rng = 0;
+    draw_small();
 }
 
 uint64_t
 gb_window_bytes(void)
 {
-    return (uint64_t)(small_drawn - small_left);
+    return (uint64_t)(small_drawn - gb_small_left);
 }
 
 /* ---- taking a sample ------------------------------------------------------------------------------------------ */
@@ -159,7 +143,7 @@ raw_seen(void *p, size_t size, const gb_sample *before)
 }
 
 static void *
-raw_realloc(const slot *s, void *p, size_t size)
+raw_realloc(const gb_slot *s, void *p, size_t size)
 {
     gb_sample before;
     gb_tls.raw_reallocs++;
@@ -190,28 +174,28 @@ raw_forget(void *p)
     static void *raw##k##_malloc(void *ctx, size_t size)                                                               \
     {                                                                                                                  \
         (void)ctx;                                                                                                     \
-        void *p = raw_slots[k].below.malloc(raw_slots[k].below.ctx, size);                                             \
+        void *p = gb_raw_slots[k].below.malloc(gb_raw_slots[k].below.ctx, size);                                       \
         raw_seen(p, size, NULL);                                                                                       \
         return p;                                                                                                      \
     }                                                                                                                  \
     static void *raw##k##_calloc(void *ctx, size_t n, size_t each)                                                     \
     {                                                                                                                  \
         (void)ctx;                                                                                                     \
-        void *p = raw_slots[k].below.calloc(raw_slots[k].below.ctx, n, each);                                          \
+        void *p = gb_raw_slots[k].below.calloc(gb_raw_slots[k].below.ctx, n, each);                                    \
         raw_seen(p, n * each, NULL);                                                                                   \
         return p;                                                                                                      \
     }                                                                                                                  \
     static void *raw##k##_realloc(void *ctx, void *p, size_t size)                                                     \
     {                                                                                                                  \
         (void)ctx;                                                                                                     \
-        return raw_realloc(&raw_slots[k], p, size);                                                                    \
+        return raw_realloc(&gb_raw_slots[k], p, size);                                                                 \
     }                                                                                                                  \
     static void raw##k##_free(void *ctx, void *p)                                                                      \
     {                                                                                                                  \
         (void)ctx;                                                                                                     \
         if (p != NULL && GB_UNLIKELY(gb_maybe_sampled_nopy(p)))                                                        \
             raw_forget(p);                                                                                             \
-        raw_slots[k].below.free(raw_slots[k].below.ctx, p);                                                            \
+        gb_raw_slots[k].below.free(gb_raw_slots[k].below.ctx, p);                                                      \
     }
 
 RAW_SLOT(0)
@@ -219,7 +203,7 @@ RAW_SLOT(1)
 RAW_SLOT(2)
 RAW_SLOT(3)
 
-static const PyMemAllocatorEx RAW_HOOKS[SLOTS] = {
+const PyMemAllocatorEx GB_RAW_HOOKS[GB_SLOTS] = {
     {NULL, raw0_malloc, raw0_calloc, raw0_realloc, raw0_free},
     {NULL, raw1_malloc, raw1_calloc, raw1_realloc, raw1_free},
     {NULL, raw2_malloc, raw2_calloc, raw2_realloc, raw2_free},
@@ -236,7 +220,7 @@ small_hit(double *interval)
     gb_thread *t = &gb_tls;
     if (t->probing) {
         t->probe_seen = true;
-        small_left = 0;
+        gb_small_left = 0;
         return NULL;
     }
     /* A subinterpreter with a GIL of its own may be here at the same time; it finds no state and touches nothing. */
@@ -245,7 +229,7 @@ small_hit(double *interval)
         return NULL;
     *interval = small_interval;
     draw_small();
-    if (!atomic_load_explicit(&window_open, memory_order_relaxed) || t->busy || t->excluded
+    if (!atomic_load_explicit(&gb_window_open, memory_order_relaxed) || t->busy || t->excluded
         || !atomic_load_explicit(&gb_sampling, memory_order_relaxed))
         return NULL;
     return ts;
@@ -255,8 +239,8 @@ static void
 record_small(PyThreadState *ts, void *p, size_t size, double interval, uint32_t domain)
 {
     gb_tls.busy = true;
-    record_gil(ts, p, size, interval, atomic_load_explicit(&window_share, memory_order_relaxed),
-               atomic_load_explicit(&window_id, memory_order_relaxed), domain, NULL);
+    record_gil(ts, p, size, interval, atomic_load_explicit(&gb_window_share, memory_order_relaxed),
+               atomic_load_explicit(&gb_window_id, memory_order_relaxed), domain, NULL);
     gb_tls.busy = false;
 }
 
@@ -275,7 +259,7 @@ small_outside_arenas(size_t size, bool zeroed)
 }
 
 static void *
-small_alloc(const slot *s, uint32_t domain, size_t n, size_t each, bool zeroed)
+small_alloc(const gb_slot *s, uint32_t domain, size_t n, size_t each, bool zeroed)
 {
     double interval;
     PyThreadState *ts = small_hit(&interval);
@@ -289,7 +273,7 @@ small_alloc(const slot *s, uint32_t domain, size_t n, size_t each, bool zeroed)
 }
 
 static void *
-small_realloc(const slot *s, uint32_t domain, void *p, size_t size)
+small_realloc(const gb_slot *s, uint32_t domain, void *p, size_t size)
 {
     if (p == NULL)
         return small_alloc(s, domain, 1, size, false);
@@ -314,22 +298,22 @@ small_realloc(const slot *s, uint32_t domain, void *p, size_t size)
 #define SMALL_SLOT(name, domain, k)                                                                                    \
     static void *name##k##_malloc(void *ctx, size_t size)                                                              \
     {                                                                                                                  \
-        if (GB_LIKELY(size - 1 < GB_SMALL_BYTES_MAX) && GB_UNLIKELY((small_left -= (int64_t)size) < 0))                \
-            return small_alloc(&small_slots[domain][k], domain, 1, size, false);                                       \
-        return small_slots[domain][k].below.malloc(ctx, size);                                                         \
+        if (GB_LIKELY(size - 1 < GB_SMALL_BYTES_MAX) && GB_UNLIKELY((gb_small_left -= (int64_t)size) < 0))             \
+            return small_alloc(&gb_small_slots[domain][k], domain, 1, size, false);                                    \
+        return gb_small_slots[domain][k].below.malloc(ctx, size);                                                      \
     }                                                                                                                  \
     static void *name##k##_calloc(void *ctx, size_t n, size_t each)                                                    \
     {                                                                                                                  \
         size_t size = n * each;                                                                                        \
-        if (GB_LIKELY(size - 1 < GB_SMALL_BYTES_MAX) && GB_UNLIKELY((small_left -= (int64_t)size) < 0))                \
-            return small_alloc(&small_slots[domain][k], domain, n, each, true);                                        \
-        return small_slots[domain][k].below.calloc(ctx, n, each);                                                      \
+        if (GB_LIKELY(size - 1 < GB_SMALL_BYTES_MAX) && GB_UNLIKELY((gb_small_left -= (int64_t)size) < 0))             \
+            return small_alloc(&gb_small_slots[domain][k], domain, n, each, true);                                     \
+        return gb_small_slots[domain][k].below.calloc(ctx, n, each);                                                   \
     }                                                                                                                  \
     static void *name##k##_realloc(void *ctx, void *p, size_t size)                                                    \
     {                                                                                                                  \
-        if (GB_LIKELY(size - 1 < GB_SMALL_BYTES_MAX) && GB_UNLIKELY((small_left -= (int64_t)size) < 0))                \
-            return small_realloc(&small_slots[domain][k], domain, p, size);                                            \
-        return small_slots[domain][k].below.realloc(ctx, p, size);                                                     \
+        if (GB_LIKELY(size - 1 < GB_SMALL_BYTES_MAX) && GB_UNLIKELY((gb_small_left -= (int64_t)size) < 0))             \
+            return small_realloc(&gb_small_slots[domain][k], domain, p, size);                                         \
+        return gb_small_slots[domain][k].below.realloc(ctx, p, size);                                                  \
     }
 
 SMALL_SLOT(mem, GB_DOMAIN_MEM, 0)
@@ -341,7 +325,7 @@ SMALL_SLOT(obj, GB_DOMAIN_OBJ, 1)
 SMALL_SLOT(obj, GB_DOMAIN_OBJ, 2)
 SMALL_SLOT(obj, GB_DOMAIN_OBJ, 3)
 
-static const PyMemAllocatorEx SMALL_HOOKS[3][SLOTS] = {
+const PyMemAllocatorEx GB_SMALL_HOOKS[3][GB_SLOTS] = {
     {{0}},
     {
         {NULL, mem0_malloc, mem0_calloc, mem0_realloc, NULL},
@@ -356,365 +340,3 @@ static const PyMemAllocatorEx SMALL_HOOKS[3][SLOTS] = {
         {NULL, obj3_malloc, obj3_calloc, obj3_realloc, NULL},
     },
 };
-
-/* ---- who is in the chain -------------------------------------------------------------------------------------- */
-
-static bool
-same_allocator(const PyMemAllocatorEx *a, const PyMemAllocatorEx *b)
-{
-    return a->ctx == b->ctx && a->malloc == b->malloc && a->calloc == b->calloc && a->realloc == b->realloc
-           && a->free == b->free;
-}
-
-static bool
-from_python(void *(*function)(void *, size_t))
-{
-    Dl_info python, info;
-    return dladdr((void *)(uintptr_t)&PyObject_Malloc, &python) != 0 && dladdr((void *)(uintptr_t)function, &info) != 0
-           && info.dli_fbase == python.dli_fbase;
-}
-
-/* Only allocators known to pass a pointer they have not seen down to pymalloc may be wrapped: one that adds its own
- * header to blocks would choke on ours. */
-static bool
-may_wrap(const PyMemAllocatorEx *a, const char *domain)
-{
-    if (from_python(a->malloc))
-        return true;
-    Dl_info info;
-    if (dladdr((void *)(uintptr_t)a->malloc, &info) == 0) {
-        snprintf(gb_pause_reason, sizeof gb_pause_reason, "The %s allocator belongs to no known library.", domain);
-        return false;
-    }
-    static const char *const KNOWN[] = {"_memalloc", "_memray",     "memray", "scalene",
-                                        "pyroscope", "glassbottom", "gbfloor"};
-    const char *name = info.dli_fname == NULL ? "" : strrchr(info.dli_fname, '/');
-    name = name == NULL ? "" : name;
-    for (size_t i = 0; i < sizeof(KNOWN) / sizeof(*KNOWN); i++) {
-        if (strstr(name, KNOWN[i]) != NULL)
-            return true;
-    }
-    snprintf(
-        gb_pause_reason, sizeof gb_pause_reason,
-        "Another tool (%.80s) replaced the %s allocator and is not known to be safe to stand on; stop it to go on.",
-        name[0] == '/' ? name + 1 : name, domain);
-    return false;
-}
-
-/* A slot that wraps this allocator, or -1. A new one must first show that it hands a raw block's free to our raw hook. */
-static int
-slot_for(slot slots[SLOTS], const PyMemAllocatorEx *below)
-{
-    for (int k = 0; k < SLOTS; k++) {
-        if (slots[k].used && same_allocator(&slots[k].below, below))
-            return k;
-    }
-    for (int k = 0; k < SLOTS; k++) {
-        if (!slots[k].used) {
-            slots[k].below = *below;
-            slots[k].used = true;
-            return k;
-        }
-    }
-    snprintf(gb_pause_reason, sizeof gb_pause_reason,
-             "Other tools replaced the allocators in more than %d different ways; restart the process to go on.",
-             SLOTS);
-    return -1;
-}
-
-static int
-our_slot(const PyMemAllocatorEx hooks[SLOTS], const PyMemAllocatorEx *a)
-{
-    for (int k = 0; k < SLOTS; k++) {
-        if (a->malloc == hooks[k].malloc)
-            return k;
-    }
-    return -1;
-}
-
-/* Asks the chain itself: an allocation that our hook must notice if it is anywhere in it. */
-static bool
-chain_has_raw_hook(void)
-{
-    gb_thread *t = &gb_tls;
-    int64_t left = t->raw_left;
-    t->probing = true;
-    t->probe_seen = false;
-    t->raw_left = 0;
-    void *p = PyMem_RawMalloc(1);
-    t->probing = false;
-    t->raw_left = left;
-    PyMem_RawFree(p);
-    return t->probe_seen;
-}
-
-static bool
-chain_has_small_hook(PyMemAllocatorDomain domain)
-{
-    gb_thread *t = &gb_tls;
-    int64_t left = small_left;
-    t->probing = true;
-    t->probe_seen = false;
-    small_left = 0;
-    void *p = domain == PYMEM_DOMAIN_MEM ? PyMem_Malloc(1) : PyObject_Malloc(1);
-    t->probing = false;
-    small_left = left;
-    domain == PYMEM_DOMAIN_MEM ? PyMem_Free(p) : PyObject_Free(p);
-    return t->probe_seen;
-}
-
-/* ---- raw: install, check -------------------------------------------------------------------------------------- */
-
-bool
-gb_raw_install(void)
-{
-    PyMemAllocatorEx top;
-    PyMem_GetAllocator(PYMEM_DOMAIN_RAW, &top);
-    if (our_slot(RAW_HOOKS, &top) >= 0 || chain_has_raw_hook())
-        return true;
-    if (!may_wrap(&top, "raw"))
-        return false;
-    int k = slot_for(raw_slots, &top);
-    if (k < 0)
-        return false;
-    PyMemAllocatorEx hook = RAW_HOOKS[k];
-    hook.ctx = top.ctx;
-    PyMem_SetAllocator(PYMEM_DOMAIN_RAW, &hook);
-    return true;
-}
-
-/* Puts the raw hook back when another tool removed it; the tables restart then. */
-static bool
-raw_check(void)
-{
-    PyMemAllocatorEx top;
-    PyMem_GetAllocator(PYMEM_DOMAIN_RAW, &top);
-    if (our_slot(RAW_HOOKS, &top) >= 0 || chain_has_raw_hook())
-        return true;
-    /* Frees went by unseen, so no sample can be trusted any more. */
-    gb_hook_losses++;
-    gb_epoch++;
-    gb_lock();
-    gb_table_clear_locked();
-    gb_stacks_clear_locked();
-    gb_unlock();
-    return gb_raw_install();
-}
-
-/* ---- OBJ and MEM: what may be wrapped, decided with the GIL --------------------------------------------------- */
-
-/* What gb_window_swap() may do without the GIL until the next check. */
-typedef struct {
-    PyMemAllocatorEx top; /* the allocator seen */
-    int slot;             /* our slot above `top`; -1: our hook is buried below it already */
-} plan;
-static plan plans[3];
-static pthread_mutex_t swap_mutex = PTHREAD_MUTEX_INITIALIZER; /* guards plans, and every change of OBJ and MEM */
-
-/* Lets the allocator free a raw block, as it will have to free every sampled one, and looks whether we saw it. */
-static bool
-frees_reach_raw(const PyMemAllocatorEx *a)
-{
-    void *p = PyMem_RawMalloc(GB_SMALL_BYTES_MAX);
-    if (p == NULL)
-        return false;
-    gb_sample s = {.ptr = p, .size = 1, .interval_bytes = 1.0, .share = 1.0f, .node = GB_NODE_NATIVE};
-    gb_lock();
-    bool put = gb_table_put_locked(&s);
-    gb_live.taken -= put;
-    gb_unlock();
-    a->free(a->ctx, p);
-    bool missed = put && gb_table_take_nopy(p, &s);
-    if (missed)
-        snprintf(gb_pause_reason, sizeof gb_pause_reason, "%s",
-                 "This process frees small blocks past the raw allocator (PYTHONMALLOC=malloc, or another allocator).");
-    return put && !missed;
-}
-
-static bool
-make_plan(PyMemAllocatorDomain domain)
-{
-    PyMemAllocatorEx top;
-    PyMem_GetAllocator(domain, &top);
-    int k = our_slot(SMALL_HOOKS[domain], &top);
-    if (k >= 0) {
-        plans[domain] = (plan){small_slots[domain][k].below, k};
-        return true;
-    }
-    if (chain_has_small_hook(domain)) {
-        plans[domain] = (plan){top, -1};
-        return true;
-    }
-    if (!may_wrap(&top, domain == PYMEM_DOMAIN_MEM ? "mem" : "obj"))
-        return false;
-    bool known = false;
-    for (k = 0; k < SLOTS; k++)
-        known |= small_slots[domain][k].used && same_allocator(&small_slots[domain][k].below, &top);
-    if (!known && !frees_reach_raw(&top))
-        return false;
-    k = slot_for(small_slots[domain], &top);
-    plans[domain] = (plan){top, k};
-    return k >= 0;
-}
-
-bool
-gb_hooks_check(void)
-{
-    pthread_mutex_lock(&swap_mutex);
-    gb_pause_reason[0] = '\0';
-    bool fine = raw_check() && make_plan(PYMEM_DOMAIN_MEM) && make_plan(PYMEM_DOMAIN_OBJ);
-    pthread_mutex_unlock(&swap_mutex);
-    return fine;
-}
-
-/* ---- windows: open, close; without the GIL -------------------------------------------------------------------- */
-
-static bool
-swap_in(PyMemAllocatorDomain domain)
-{
-    PyMemAllocatorEx top;
-    PyMem_GetAllocator(domain, &top);
-    if (our_slot(SMALL_HOOKS[domain], &top) >= 0)
-        return true;
-    const plan *p = &plans[domain];
-    if (!same_allocator(&top, &p->top))
-        return false; /* somebody came or went since the check */
-    if (p->slot >= 0) {
-        PyMemAllocatorEx hook = SMALL_HOOKS[domain][p->slot];
-        hook.ctx = top.ctx;
-        hook.free = top.free;
-        PyMem_SetAllocator(domain, &hook);
-    }
-    return true;
-}
-
-static void
-swap_out(PyMemAllocatorDomain domain)
-{
-    PyMemAllocatorEx top;
-    PyMem_GetAllocator(domain, &top);
-    int k = our_slot(SMALL_HOOKS[domain], &top);
-    if (k >= 0)
-        PyMem_SetAllocator(domain, &small_slots[domain][k].below);
-}
-
-bool
-gb_window_open_nopy(uint32_t id, double share)
-{
-    pthread_mutex_lock(&swap_mutex);
-    bool fine = atomic_load(&gb_sampling) && swap_in(PYMEM_DOMAIN_MEM) && swap_in(PYMEM_DOMAIN_OBJ);
-    if (fine) {
-        atomic_store(&window_id, share < 1.0 ? id : 0);
-        atomic_store(&window_share, share);
-        atomic_store(&window_open, true);
-    } else {
-        swap_out(PYMEM_DOMAIN_MEM);
-    }
-    pthread_mutex_unlock(&swap_mutex);
-    return fine;
-}
-
-void
-gb_window_close_nopy(void)
-{
-    pthread_mutex_lock(&swap_mutex);
-    atomic_store(&window_open, false);
-    swap_out(PYMEM_DOMAIN_OBJ);
-    swap_out(PYMEM_DOMAIN_MEM);
-    pthread_mutex_unlock(&swap_mutex);
-}
-
-bool
-gb_window_is_open(void)
-{
-    return atomic_load(&window_open);
-}
-
-void
-gb_hooks_remove(void)
-{
-    gb_window_close_nopy();
-    PyMemAllocatorEx top;
-    PyMem_GetAllocator(PYMEM_DOMAIN_RAW, &top);
-    int k = our_slot(RAW_HOOKS, &top);
-    if (k >= 0)
-        PyMem_SetAllocator(PYMEM_DOMAIN_RAW, &raw_slots[k].below);
-}
-
-void
-gb_hooks_before_start(void)
-{
-    small_left = 0;
-    small_drawn = 0;
-    small_rng = 0;
-    draw_small();
-}
-
-/* Nobody may be in the middle of a swap when the process is copied. */
-void
-gb_hooks_before_fork(void)
-{
-    pthread_mutex_lock(&swap_mutex);
-}
-
-void
-gb_hooks_after_fork_parent(void)
-{
-    pthread_mutex_unlock(&swap_mutex);
-}
-
-/* The forking thread's hooks are copied as they were; the schedule's thread is not. */
-void
-gb_hooks_after_fork_child(void)
-{
-    pthread_mutex_init(&swap_mutex, NULL);
-    atomic_store(&window_open, false);
-    small_rng = 0;
-    gb_tls.ready = false;
-    gb_tls.raw_left = 0;
-    gb_tls.busy = false;
-    gb_tls.excluded = false;
-}
-
-/* ---- may we at all -------------------------------------------------------------------------------------------- */
-
-const char *
-gb_refusal(void)
-{
-#ifdef GB_UNSUPPORTED
-    return GB_UNSUPPORTED;
-#else
-    static char text[256];
-    if ((Py_Version >> 16) != (PY_VERSION_HEX >> 16)) {
-        snprintf(text, sizeof text, "The agent was built for CPython %d.%d and runs in another version; reinstall it.",
-                 PY_MAJOR_VERSION, PY_MINOR_VERSION);
-        return text;
-    }
-#ifdef Py_DEBUG
-    return "Heap sampling does not run on a debug build of CPython: its allocators add headers to blocks.";
-#else
-    PyThreadState *ts = PyThreadState_Get();
-    if (ts->interp != PyInterpreterState_Main())
-        return "Heap sampling runs only in the main interpreter.";
-    PyMemAllocatorEx raw, mem, obj;
-    PyMem_GetAllocator(PYMEM_DOMAIN_RAW, &raw);
-    PyMem_GetAllocator(PYMEM_DOMAIN_MEM, &mem);
-    PyMem_GetAllocator(PYMEM_DOMAIN_OBJ, &obj);
-    const char *env = getenv("PYTHONMALLOC");
-    /* One function of CPython's own for raw and objects: PYTHONMALLOC=malloc or the debug hooks, set without the
-     * environment. */
-    if ((raw.malloc == obj.malloc && from_python(obj.malloc)) || (raw.malloc == mem.malloc && from_python(mem.malloc))
-        || (env != NULL && env[0] != '\0' && strcmp(env, "pymalloc") != 0 && strcmp(env, "default") != 0)) {
-        return "Heap sampling needs CPython's ordinary allocator; PYTHONMALLOC, -X dev or another allocator changed it.";
-    }
-    PyObject *flags = PySys_GetObject("flags");
-    PyObject *dev = flags == NULL ? NULL : PyObject_GetAttrString(flags, "dev_mode");
-    bool dev_mode = dev != NULL && PyObject_IsTrue(dev) == 1;
-    Py_XDECREF(dev);
-    PyErr_Clear();
-    if (dev_mode)
-        return "Heap sampling needs CPython's ordinary allocator; PYTHONMALLOC, -X dev or another allocator changed it.";
-    return NULL;
-#endif
-#endif
-}

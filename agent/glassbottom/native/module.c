@@ -97,7 +97,7 @@ native_start(PyObject *self, PyObject *args, PyObject *kwargs)
     }
     gb_tls.ready = false; /* draw anew under this seed and rate */
     gb_tls.raw_left = 0;
-    gb_hooks_before_start();
+    gb_small_begin();
     gb_live.taken = gb_live.dropped = gb_live.thinnings = 0;
     gb_stacks.truncated = gb_stacks.overflowed = 0;
     gb_hook_losses = gb_snapshot_ns = 0;

@@ -10,8 +10,8 @@
  * samples, are the independent units: without the first term, a burst caught by one window would look certain. What is
  * watched all the time has s = 1, and only the second term remains.
  *
- * With the GIL and the lock the live samples are copied and their types looked up; sorting and summing happen on the
- * copy, without either.
+ * With the GIL and the lock the live samples are copied; with the GIL their types are looked up; sorting and summing
+ * happen on the copy, without either.
  */
 #include "core.h"
 
@@ -19,7 +19,7 @@
 #include <string.h>
 
 /* How many blocks one snapshot looks into; the next one goes on where this one stopped. */
-#define TYPES_RESOLVED_MAX 4096u
+#define TYPES_RESOLVED_MAX 2048u
 
 uint64_t gb_snapshot_ns;
 
@@ -61,34 +61,63 @@ by_key(const void *a, const void *b)
 static void
 copy_locked(reading *r)
 {
-    static uint32_t resolve_from;
-    uint32_t budget = TYPES_RESOLVED_MAX;
-    uint32_t resolve_to = GB_TABLE_SLOTS;
-    for (uint32_t k = 0; k < GB_TABLE_SLOTS; k++) {
-        uint32_t i = (resolve_from + k) & (GB_TABLE_SLOTS - 1);
-        gb_sample *s = &gb_live.slots[i];
-        if (s->ptr == NULL)
-            continue;
-        if (budget > 0) {
-            uint32_t type = gb_type_of_block_nopy(s->ptr, s->size);
-            gb_types_missed |= type == 0 && s->domain == GB_DOMAIN_OBJ;
-            if (type != s->type) {
-                s->type = type;
-                gb_stacks.nodes[s->node].dirty = 1;
-            }
-            if (--budget == 0)
-                resolve_to = i;
-        }
-        r->samples[r->sample_count++] = *s;
+    for (uint32_t i = 0; i < GB_TABLE_SLOTS; i++) {
+        if (gb_live.slots[i].ptr != NULL)
+            r->samples[r->sample_count++] = gb_live.slots[i];
     }
-    resolve_from = resolve_to & (GB_TABLE_SLOTS - 1);
     for (size_t n = 0; n < r->path_count; n++) {
         const gb_node *node = &gb_stacks.nodes[n];
-        path_row *p = &r->paths[n];
-        p->alloc_bytes = node->alloc_bytes;
-        p->alloc_objects = node->alloc_objects;
-        p->changed = node->dirty != 0;
+        r->paths[n].alloc_bytes = node->alloc_bytes;
+        r->paths[n].alloc_objects = node->alloc_objects;
     }
+}
+
+/* Looks into some of the copied samples' blocks, and remembers what is found where the sample is still the same. */
+static int
+resolve_types(reading *r)
+{
+    static size_t next;
+    size_t count = r->sample_count < TYPES_RESOLVED_MAX ? r->sample_count : TYPES_RESOLVED_MAX;
+    if (count == 0)
+        return 0;
+    const void **blocks = malloc(count * sizeof(*blocks));
+    size_t *sizes = malloc(count * sizeof(*sizes));
+    char (*heads)[GB_HEAD_BYTES] = malloc(count * GB_HEAD_BYTES);
+    bool *readable = malloc(count * sizeof(*readable));
+    int status = -1;
+    if (blocks == NULL || sizes == NULL || heads == NULL || readable == NULL) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    size_t first = r->sample_count > count ? next % r->sample_count : 0;
+    next = first + count;
+    for (size_t k = 0; k < count; k++) {
+        const gb_sample *s = &r->samples[(first + k) % r->sample_count];
+        blocks[k] = s->ptr;
+        sizes[k] = s->size;
+    }
+    gb_read_heads(blocks, sizes, count, heads, readable);
+    for (size_t k = 0; k < count; k++) {
+        gb_sample *s = &r->samples[(first + k) % r->sample_count];
+        uint32_t type = readable[k] ? gb_type_of_head(heads[k], s->size) : 0;
+        gb_types_missed |= type == 0 && s->domain == GB_DOMAIN_OBJ;
+        if (type == s->type)
+            continue;
+        gb_lock();
+        gb_sample *live = gb_table_find_locked(s->ptr);
+        if (live != NULL && live->birth_ms == s->birth_ms && live->node == s->node && live->size == s->size) {
+            live->type = s->type = type;
+            gb_stacks.nodes[s->node].dirty = 1;
+        }
+        gb_unlock();
+    }
+    status = 0;
+done:
+    free(blocks);
+    free(sizes);
+    free(heads);
+    free(readable);
+    return status;
 }
 
 static void
@@ -189,7 +218,8 @@ tell_locked(reading *r)
         if (!p->listed)
             continue;
         r->listed_count++;
-        p->changed |= p->live_bytes != node->told_live_bytes || p->alloc_bytes != node->told_alloc_bytes;
+        p->changed =
+            node->dirty != 0 || p->live_bytes != node->told_live_bytes || p->alloc_bytes != node->told_alloc_bytes;
         node->told_live_bytes = p->live_bytes;
         node->told_alloc_bytes = p->alloc_bytes;
         node->dirty = 0;
@@ -269,6 +299,7 @@ gb_snapshot(void)
         return NULL;
     }
     uint64_t t0 = gb_monotonic_ns();
+    gb_raw_check(); /* a hook lost since the last look means frees that nobody saw */
     reading r = {.path_count = gb_stacks.nodes_used};
     size_t room = gb_live.live + 1;
     r.samples = malloc(room * sizeof(gb_sample));
@@ -285,6 +316,8 @@ gb_snapshot(void)
     gb_lock(); /* nothing is added without the GIL, so the room cannot have become too small */
     copy_locked(&r);
     gb_unlock();
+    if (resolve_types(&r) < 0)
+        goto done;
     reading_now = true;
     gb_snapshot_ns += gb_monotonic_ns() - t0;
 

@@ -79,6 +79,13 @@ find_locked(const void *p)
     return GB_TABLE_SLOTS;
 }
 
+gb_sample *
+gb_table_find_locked(const void *p)
+{
+    uint32_t i = gb_live.live == 0 ? GB_TABLE_SLOTS : find_locked(p);
+    return i == GB_TABLE_SLOTS ? NULL : &gb_live.slots[i];
+}
+
 static void
 erase_locked(uint32_t hole)
 {
