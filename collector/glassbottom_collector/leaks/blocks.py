@@ -1,0 +1,187 @@
+"""A window of snapshots, reduced to about twenty blocks per site: all that the tests need, and little enough to keep
+for every process of a service.
+
+Blocks begin and end at snapshots, have equal numbers of intervals, and end with the newest snapshot; intervals that
+do not fill a block are left out at the beginning, where a warm-up would be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..model.heap import F64, I64, HeapSeries
+from .age import age_mass, retained
+from .sites import Grouping
+
+# Twenty points are enough for p values down to 1e-18 and keep several snapshots in a block of an hour's window.
+BLOCKS_MAX = 20
+# With ten, the least p is 3e-7: enough to accuse one site among thousands.
+BLOCKS_MIN = 10
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """K blocks of one process, or of several summed. Amounts per site have shape (N,), per block and site (K, N).
+
+    retained, retained_objects: see age.py. floors: least live bytes. *_first, *_last: at the beginning and the end.
+    weight_last: bytes that one more or one less sample would change; 0 when every allocation is counted.
+    minutes: distinct minutes of birth among what is alive.
+    """
+
+    instance_ids: tuple[str, ...]
+    edges_ns: I64
+    retained: F64
+    retained_objects: F64
+    floors: F64
+    live_first: F64
+    live_last: F64
+    variance_last: F64
+    objects_last: F64
+    samples_last: F64
+    minutes_first: F64
+    minutes_last: F64
+
+    @property
+    def times_s(self) -> F64:
+        """Middle of each block, seconds from the first edge."""
+        edges = self.edges_s
+        middle: F64 = (edges[1:] + edges[:-1]) / 2
+        return middle
+
+    @property
+    def edges_s(self) -> F64:
+        """Edges, seconds from the first."""
+        edges: F64 = (self.edges_ns - self.edges_ns[0]) / 1e9
+        return edges
+
+    @property
+    def seconds(self) -> float:
+        """Length of all blocks together."""
+        return float(self.edges_ns[-1] - self.edges_ns[0]) / 1e9
+
+    @property
+    def weight_last(self) -> F64:
+        """Bytes per sample at the end, from the variance."""
+        return np.divide(
+            self.variance_last, self.live_last, out=np.zeros_like(self.live_last), where=self.live_last > 0
+        )
+
+
+def edges_of(at_ns: I64) -> I64 | None:
+    """Edges of blocks over these snapshots, or None when there are too few (BLOCKS_MIN intervals)."""
+    intervals = len(at_ns) - 1
+    if intervals < BLOCKS_MIN:
+        return None
+    step = -(-intervals // BLOCKS_MAX)
+    step = step if intervals // step >= BLOCKS_MIN else intervals // BLOCKS_MIN
+    return at_ns[::-1][: (intervals // step) * step + 1 : step][::-1]
+
+
+def reduce(series: HeapSeries, sites: Grouping, edges_ns: I64) -> Blocks:
+    """Blocks of one process. Between snapshots the age mass is interpolated and live bytes are carried forward."""
+    at_ns = series.at_ns
+    rows = _rows_around(at_ns, edges_ns)
+    picked = np.unique(np.concatenate([rows.before, rows.after]))
+    before, after = np.searchsorted(picked, rows.before), np.searchsorted(picked, rows.after)
+    mass = age_mass(series.live_bytes[picked], series.birth_mean_ms[picked], at_ns[picked])
+    mass_objects = age_mass(series.live_objects[picked], series.birth_mean_ms[picked], at_ns[picked])
+    share = rows.share[:, None]
+    at_edges, objects_at_edges = (
+        sites.sums(each[before] * (1 - share) + each[after] * share) for each in (mass, mass_objects)
+    )
+    live = sites.sums(series.live_bytes[rows.before[0] : rows.after[-1] + 1])
+    floors = np.minimum.reduceat(live, rows.before[:-1] - rows.before[0], axis=0)
+    first, last = rows.before[0], rows.before[-1]
+    edges_s = (edges_ns - edges_ns[0]) / 1e9
+    variance = group_variance(series, sites, last)
+    live_first, live_last = live[0], live[last - first]
+    return Blocks(
+        instance_ids=(series.instance_id,),
+        edges_ns=edges_ns,
+        retained=retained(at_edges, edges_s),
+        retained_objects=retained(objects_at_edges, edges_s),
+        floors=floors,
+        live_first=live_first,
+        live_last=live_last,
+        variance_last=variance,
+        objects_last=sites.sums(series.live_objects[last]),
+        samples_last=sites.sums(series.samples[last].astype(float)),
+        minutes_first=sites.greatest(series.birth_minutes[first].astype(float)),
+        minutes_last=sites.greatest(series.birth_minutes[last].astype(float)),
+    )
+
+
+def pooled(parts: Sequence[Blocks]) -> Blocks:
+    """Several processes over the same edges, summed. Distinct minutes of birth are those of the process with most."""
+    one = parts[0]
+    return Blocks(
+        instance_ids=tuple(instance for part in parts for instance in part.instance_ids),
+        edges_ns=one.edges_ns,
+        retained=sum_of(parts, "retained"),
+        retained_objects=sum_of(parts, "retained_objects"),
+        floors=sum_of(parts, "floors"),
+        live_first=sum_of(parts, "live_first"),
+        live_last=sum_of(parts, "live_last"),
+        variance_last=sum_of(parts, "variance_last"),
+        objects_last=sum_of(parts, "objects_last"),
+        samples_last=sum_of(parts, "samples_last"),
+        minutes_first=np.stack([part.minutes_first for part in parts]).max(axis=0),
+        minutes_last=np.stack([part.minutes_last for part in parts]).max(axis=0),
+    )
+
+
+def widened(blocks: Blocks, count: int) -> Blocks:
+    """The same with zeros for sites that were learned later, so that all parts of a service have `count`."""
+    missing = count - len(blocks.live_last)
+    if not missing:
+        return blocks
+    changed: dict[str, Any] = {
+        field.name: np.pad(value, [(0, 0)] * (value.ndim - 1) + [(0, missing)])
+        for field in fields(blocks)
+        if field.name != "edges_ns" and isinstance(value := getattr(blocks, field.name), np.ndarray)
+    }
+    return replace(blocks, **changed)
+
+
+def sum_of(parts: Sequence[Blocks], name: str) -> F64:
+    """Sum of one field."""
+    total: F64 = np.sum([getattr(part, name) for part in parts], axis=0)
+    return total
+
+
+def group_variance(series: HeapSeries, sites: Grouping, row: int) -> F64:
+    """Variance of each site's live bytes at one snapshot, (N,).
+
+    Call paths caught by the same sampling window share its luck, so their variances do not simply add. Shared
+    windows only make covariances positive, hence
+
+        sum of variances  <=  variance of the sum  <=  least of (sum of standard errors) squared, variance of the heap
+
+    and the upper bound is used.
+    """
+    variance = series.live_bytes_variance[row]
+    apart = sites.sums(variance)
+    together = sites.sums(np.sqrt(variance)) ** 2
+    return np.maximum(apart, np.minimum(together, series.headers[row].live_bytes_variance))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """For each edge the snapshot at or before it, the one at or after it, and how far between it lies."""
+
+    before: NDArray[np.intp]
+    after: NDArray[np.intp]
+    share: F64
+
+
+def _rows_around(at_ns: I64, edges_ns: I64) -> _Rows:
+    before = np.clip(np.searchsorted(at_ns, edges_ns, side="right") - 1, 0, len(at_ns) - 1)
+    after = np.where(at_ns[before] >= edges_ns, before, np.minimum(before + 1, len(at_ns) - 1))
+    gap = (at_ns[after] - at_ns[before]).astype(float)
+    share = np.clip(np.divide(edges_ns - at_ns[before], gap, out=np.zeros(len(edges_ns)), where=gap > 0), 0, 1)
+    return _Rows(before, after, share)
