@@ -40,6 +40,8 @@ AGENT_ARROWS: dict[str, set[str]] = {
     "_errors": set(),
     "_log": set(),
     "_clock": set(),
+    "_switch": set(),
+    "bootstrap": {"__init__", "_agent", "_switch", "_log"},
     "_threads": AGENT_PLAIN,
     "_identity": AGENT_PLAIN,
     "_guard": AGENT_PLAIN,
@@ -51,10 +53,21 @@ AGENT_ARROWS: dict[str, set[str]] = {
     "transport.queue": AGENT_PLAIN | {"transport.encode"},
     "transport.encode": AGENT_PLAIN | {"wire"},
     "testing": AGENT_PLAIN | {"wire", "transport", "transport.queue"},
-    "run": {"__init__", "_config", "_errors", "_log"},
+    "run": {"__init__", "_config", "_errors", "_log", "_switch"},
     "_agent": AGENT_PLAIN
-    | {"__init__", "wire", "_fork", "_native", "probes", "transport", "transport.queue", "transport.encode", "control"},
-    "__init__": {"_agent", "_config", "_errors"},
+    | {
+        "__init__",
+        "_switch",
+        "wire",
+        "_fork",
+        "_native",
+        "probes",
+        "transport",
+        "transport.queue",
+        "transport.encode",
+        "control",
+    },
+    "__init__": {"_agent", "_config", "_errors", "_switch"},
 }
 # One module may do what its package may not; each with its reason.
 EXCEPTIONS = {
