@@ -237,14 +237,15 @@ def from_env(
     values: dict[str, Any] = {}
     for variable, text in environ.items():
         if variable.startswith(PREFIX) and not variable.startswith(NOT_OURS):
-            values[_known(variable.removeprefix(PREFIX).lower(), variable)] = _parsed(variable, text)
+            name = _known(variable.removeprefix(PREFIX).lower(), variable)
+            values[name] = _parsed(name, variable, text)
     attributes = _resource_attributes(environ.get("OTEL_RESOURCE_ATTRIBUTES", ""))
     if not values.get("service"):
         values["service"] = environ.get("OTEL_SERVICE_NAME") or attributes.get("service.name") or UNKNOWN_SERVICE
     given = dict(options or {})
     attributes.update({str(name): str(value) for name, value in (given.pop("attributes", None) or {}).items()})
     for name, value in given.items():
-        values[_known(name, name)] = _typed(name, value)
+        values[name] = _typed(_known(name, name), value)
     if service is not None:
         values["service"] = service
     if endpoint is not None:
@@ -277,8 +278,7 @@ def _known(name: str, shown: str) -> str:
     raise ConfigError(f"{shown} is not a setting of glassbottom; docs/agent.md lists them all.")
 
 
-def _parsed(variable: str, text: str) -> Any:
-    name = variable.removeprefix(PREFIX).lower()
+def _parsed(name: str, variable: str, text: str) -> Any:
     try:
         return OPTIONS[name].parse(text)
     except ValueError as error:

@@ -142,10 +142,14 @@ class IngestDouble(ingest_pb2_grpc.IngestServiceServicer):
                     welcome.resume[stream] = max(seq, welcome.resume[stream])
             self._changed.notify_all()
         session.send(Response(welcome=welcome))
-        context.add_callback(session.close)
+        context.add_callback(lambda: self._ended(session))
         threading.Thread(target=self._read, args=(session, request_iterator), daemon=True).start()
         while (response := session._outgoing.get()) is not None:
             yield response
+        self._ended(session)
+
+    def _ended(self, session: Session) -> None:
+        session.close()
         with self._changed:
             session.is_open = False
             self._changed.notify_all()

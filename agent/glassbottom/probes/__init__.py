@@ -38,14 +38,6 @@ class Probe(Protocol):
         """Ends watching and any thread of its own, within timeout_s."""
         ...
 
-    def pause(self, timeout_s: float) -> bool:
-        """Before a fork: ends any thread of its own, keeps what it knows; False when one still runs."""
-        ...
-
-    def resume(self) -> None:
-        """After a fork, in the parent."""
-        ...
-
     def read(self) -> None:
         """Reads and queues."""
         ...

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 STREAM = int(ingest_pb2.STREAM_HEAP)
 SHARE_AT_START = 0.1
 """Until the first reading has told how much this application allocates."""
+SAMPLER = "heap.sampler"
 BUDGET_EVERY_S = 2.0
 """Load that sets in must not be paid for longer than this."""
 RELEASE_PAUSE_S = 600.0
@@ -90,41 +91,26 @@ class HeapProbe:
             return
         _threads.exclude_with(core.exclude_thread)
         self._started = True
-        self._start_thread(core)
+        self._thread = threading.Thread(target=self._run_windows, args=(core,), name="glassbottom-sampler", daemon=True)
+        self._thread.start()
 
     def stop(self, timeout_s: float) -> None:
-        self.pause(timeout_s)
-        if self._core is not None and self._started:
-            self._core.stop()
-        self._started = False
-
-    def pause(self, timeout_s: float) -> bool:
-        thread, self._thread = self._thread, None
-        if thread is None or self._core is None:
-            return True
+        core, thread = self._core, self._thread
         self._ending.set()
-        self._core.interrupt()
-        thread.join(timeout_s)
-        return not thread.is_alive()
-
-    def resume(self) -> None:
-        if self._core is not None and self._started:
-            self._start_thread(self._core)
-
-    def _start_thread(self, core: Core) -> None:
-        self._ending = threading.Event()
-        self._thread = threading.Thread(
-            target=self._run_windows, args=(core, self._ending), name="glassbottom-sampler", daemon=True
-        )
-        self._thread.start()
+        if core is not None and self._started:
+            self._started = False
+            core.interrupt()
+            if thread is not None:
+                thread.join(timeout_s)
+            core.stop()
 
     # The rate, in the sampler's thread
 
-    def _run_windows(self, core: Core, ending: threading.Event) -> None:
+    def _run_windows(self, core: Core) -> None:
         _threads.enter()
-        while not ending.is_set():
-            core.run_windows(BUDGET_EVERY_S)
-            with self._guard.guarded("heap.budget"):
+        while not self._ending.is_set() and not self._guard.is_disabled(SAMPLER):
+            with self._guard.guarded(SAMPLER):
+                core.run_windows(BUDGET_EVERY_S)
                 self._keep_within_budget(core.statistics(), core)
 
     def _keep_within_budget(self, statistics: Statistics, core: Core) -> None:

@@ -43,12 +43,6 @@ class RuntimeProbe:
     def stop(self, timeout_s: float) -> None:
         """Nothing to end."""
 
-    def pause(self, timeout_s: float) -> bool:  # noqa: ARG002 - it has no thread to wait for
-        return True
-
-    def resume(self) -> None:
-        """Nothing was paused."""
-
     def read(self) -> None:
         readings = list(self._readings())
         message = metrics_pb2.MetricsSnapshot(

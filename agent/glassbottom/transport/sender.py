@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -90,6 +92,8 @@ class Sender:
         self._thread: threading.Thread | None = None
         self._ending = threading.Event()
         self._wake = threading.Event()
+        self._stepping = threading.Lock()
+        self._held = False
         self._flushes: deque[threading.Event] = deque()
         self._results: deque[ingest_pb2.CommandResult] = deque()
 
@@ -126,9 +130,24 @@ class Sender:
         thread.join(timeout_s)
         return not thread.is_alive()
 
-    def delay_connecting(self, until_s: float) -> None:
-        """No attempt to connect before that moment; only while the thread is stopped."""
-        self._retry_at_s = max(self._retry_at_s, until_s)
+    def hold(self, timeout_s: float) -> bool:
+        """Before a fork, in the forking thread: the connection is closed and step() does not run until release().
+
+        The thread itself stays, asleep; under a contended GIL, ending and starting threads would take far longer.
+        False when something still runs after timeout_s.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        if not self._stepping.acquire(timeout=timeout_s):
+            return False
+        self._held = True
+        return self.disconnect(max(0.0, deadline_s - time.monotonic()))
+
+    def release(self) -> None:
+        """After a fork, in the parent. Connecting waits a moment: more forks may follow."""
+        if self._held:
+            self._held = False
+            self._retry_at_s = max(self._retry_at_s, self._clock.monotonic_s() + self._config.connect_delay_s)
+            self._stepping.release()
 
     def wake(self) -> None:
         """Makes the thread look again now. From any thread."""
@@ -178,12 +197,12 @@ class Sender:
         try:
             while not ending.is_set():
                 wait_s = 1.0
-                with self._guard.guarded("sender"):
+                with self._stepping, self._guard.guarded("sender"):
                     wait_s = self.step()
                 self._wake.wait(wait_s)
                 self._wake.clear()
         finally:
-            with self._guard.guarded("sender.close"):
+            with self._stepping, self._guard.guarded("sender.close"):
                 self.disconnect()
 
     # The protocol. In the sender's thread, or in a test's.
@@ -191,28 +210,32 @@ class Sender:
     def step(self) -> float:
         """Does all that is due now; returns for how many seconds there is nothing to do, unless woken."""
         now_s = self._clock.monotonic_s()
+        # Who waits since before this reading; who comes later may wait for what only the next step reads.
+        flushes = list(self._flushes)
         next_s = self._side.work(now_s)
         self._queue.report_lost()
         if self._connection is None:
             # Somebody who waits does not wait for the delay after start, only for the pause after a failure.
-            hurried = bool(self._flushes) and not self._last_error
+            hurried = bool(flushes) and not self._last_error
             if now_s < self._retry_at_s and not hurried:
-                self._settle_flushes()
+                self._settle(flushes)
                 return self._until(min(next_s, self._retry_at_s))
             self._open(now_s)
         if self._connection is not None:
             next_s = min(next_s, self._converse(self._connection, now_s))
         else:
             next_s = min(next_s, self._retry_at_s)
-        self._settle_flushes()
+        self._settle(flushes)
         return self._until(next_s)
 
-    def disconnect(self) -> None:
-        """Closes the connection; what was in flight will be sent again over the next."""
+    def disconnect(self, timeout_s: float = CLOSE_TIMEOUT_S) -> bool:
+        """Closes the connection; what was in flight will be sent again over the next. False when it took longer."""
         connection, self._connection, self._welcome = self._connection, None, None
         self._queue.rewind()
-        if connection is not None and not connection.close(CLOSE_TIMEOUT_S):
-            self._close_timeouts += 1
+        if connection is None or connection.close(timeout_s):
+            return True
+        self._close_timeouts += 1
+        return False
 
     def _until(self, moment_s: float) -> float:
         return max(0.0, moment_s - self._clock.monotonic_s())
@@ -329,7 +352,9 @@ class Sender:
         self._retry_at_s = now_s + self._pause_s * self._rng.uniform(0.5, 1.0)
         self._pause_s = min(self._pause_s * 2, self._config.backoff_s_max)
 
-    def _settle_flushes(self) -> None:
-        if self._flushes and self._queue.is_empty() and not self._results:
-            while self._flushes:
-                self._flushes.popleft().set()
+    def _settle(self, flushes: Sequence[threading.Event]) -> None:
+        if flushes and self._queue.is_empty() and not self._results:
+            for done in flushes:
+                if done in self._flushes:
+                    self._flushes.remove(done)
+                done.set()
