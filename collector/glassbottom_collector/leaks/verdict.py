@@ -282,12 +282,11 @@ class _Facts:
 
     def size(self) -> Evidence:
         share = self.leak_growth / max(float(self.blocks.live_first[self.row]), 1.0)
-        weight = float(self.blocks.weight_last[self.row])
         return Evidence(
             "size",
             self.enough_samples() and share >= GROWTH_SHARE,
-            f"It grew by {bytes_text(self.leak_growth)}, {percent_text(min(share, 1e4))} of what was there, seen in "
-            f"{self.samples:.0f} live samples of about {bytes_text(weight) if weight else 'their own size'} each.",
+            f"It grew by {bytes_text(self.leak_growth)} in {time_text(self.seconds)}, {percent_text(min(share, 1e4))} of "
+            f"what was there, seen in {self.samples:.0f} live samples (at least {GROWTH_SAMPLES:.0f} are needed).",
         )
 
 

@@ -1,0 +1,59 @@
+"""The real Query servicer on a real grpc.aio server at a free port, over any Reader."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+
+import grpc
+from glassbottom.wire.v1 import query_pb2_grpc
+from glassbottom_collector.api.query import Query
+from glassbottom_collector.model.live import CommandAnswer, InstanceLive
+from glassbottom_collector.storage import Reader, StoreStatistics
+
+
+class NobodyElse:
+    """LiveInstances of a collector whose connected processes are given."""
+
+    def __init__(self, instances: Sequence[InstanceLive] = ()) -> None:
+        self._instances = tuple(instances)
+
+    def instances(self) -> Sequence[InstanceLive]:
+        return self._instances
+
+    async def take_snapshot(self, instance_ids: Sequence[str], timeout_s: float) -> Sequence[CommandAnswer]:
+        return [CommandAnswer(instance, "refused", "not connected") for instance in instance_ids]
+
+
+@contextlib.contextmanager
+def serving(
+    reader: Reader,
+    now_ns: int,
+    live: Sequence[InstanceLive] = (),
+    statistics: StoreStatistics | None = None,
+) -> Iterator[query_pb2_grpc.QueryServiceStub]:
+    """A client of such a server, whose clock stands at now_ns."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="query-server", daemon=True)
+    thread.start()
+
+    async def start() -> tuple[grpc.aio.Server, int]:
+        server = grpc.aio.server()
+        store = statistics or StoreStatistics({}, ())
+        query = Query(reader, NobodyElse(live), lambda: store, now_ns - 10**9, lambda: now_ns)
+        query_pb2_grpc.add_QueryServiceServicer_to_server(query, server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        return server, port
+
+    server, port = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield query_pb2_grpc.QueryServiceStub(channel)
+    finally:
+        asyncio.run_coroutine_threadsafe(server.stop(1), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
