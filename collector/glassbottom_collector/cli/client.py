@@ -30,6 +30,9 @@ MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 # How far back the search for the only service goes when --service is left out.
 _RECENT_NS = 24 * 3600 * SECOND_NS
 
+# A channel that has just carried an answer is ready at once, but the machine may be busy.
+_CONNECTED_WITHIN_S = 2.0
+
 _DOWN = "start it with `glassbottom collector`, or name another with --addr or GLASSBOTTOM_ADDR"
 
 
@@ -65,7 +68,7 @@ def querying(args: argparse.Namespace) -> Iterator[QueryServiceStub]:
     """A stub of the collector's QueryService; errors of calls inside become CliError."""
     from glassbottom.wire.v1.query_pb2_grpc import QueryServiceStub
 
-    with _channel(args) as channel, _sentences(args):
+    with _channel(args) as channel, _sentences(args, channel):
         yield QueryServiceStub(channel)
 
 
@@ -75,7 +78,7 @@ def controlling(args: argparse.Namespace) -> Iterator[tuple[QueryServiceStub, Co
     from glassbottom.wire.v1.control_pb2_grpc import ControlServiceStub
     from glassbottom.wire.v1.query_pb2_grpc import QueryServiceStub
 
-    with _channel(args) as channel, _sentences(args):
+    with _channel(args) as channel, _sentences(args, channel):
         yield QueryServiceStub(channel), ControlServiceStub(channel)
 
 
@@ -146,7 +149,7 @@ def _read(path: Path) -> bytes:
 
 
 @contextmanager
-def _sentences(args: argparse.Namespace) -> Iterator[None]:
+def _sentences(args: argparse.Namespace, channel: grpc.Channel) -> Iterator[None]:
     import grpc
 
     try:
@@ -154,15 +157,16 @@ def _sentences(args: argparse.Namespace) -> Iterator[None]:
     except grpc.RpcError as error:
         # Every error a stub raises is also a Call, which is where code and details are.
         call = cast("grpc.Call", error)
-        raise _translated(call.code(), call.details() or "", args) from None
+        code, details = call.code(), call.details() or ""
+        if code is grpc.StatusCode.UNAVAILABLE and not _was_answered(channel, details):
+            raise CliError(_unreachable(details, args)) from None
+        raise _translated(code, details, args) from None
 
 
 def _translated(code: grpc.StatusCode, details: str, args: argparse.Namespace) -> CliError:
     from grpc import StatusCode
 
     match code:
-        case StatusCode.UNAVAILABLE if _never_reached(details):
-            return CliError(_unreachable(details, args))
         case StatusCode.UNAVAILABLE:
             return CliError(f"the collector at {args.addr} cannot answer now: {_sentence(details)}")
         case StatusCode.DEADLINE_EXCEEDED:
@@ -192,9 +196,23 @@ def _translated(code: grpc.StatusCode, details: str, args: argparse.Namespace) -
             )
 
 
-def _never_reached(details: str) -> bool:
-    """grpc's own words for a connection that was never made; a collector that answers uses a sentence of its own."""
-    return details.startswith(("failed to connect to all addresses", "DNS resolution failed"))
+def _was_answered(channel: grpc.Channel, details: str) -> bool:
+    """Whether a refusal came from a collector or from the way there: grpc says UNAVAILABLE for both, and words the
+    second in several ways that change with its versions, of which this is the usual one."""
+    import grpc
+
+    if details.startswith("failed to connect to all addresses"):
+        return False
+
+    ready = grpc.channel_ready_future(channel)
+    try:
+        ready.result(_CONNECTED_WITHIN_S)
+    except grpc.FutureTimeoutError:
+        return False
+    else:
+        return True
+    finally:
+        ready.cancel()
 
 
 def _unreachable(details: str, args: argparse.Namespace) -> str:

@@ -7,6 +7,7 @@ nanoseconds, told apart by their number of digits. There are no words like "yest
 
 from __future__ import annotations
 
+import contextlib
 import re
 from datetime import datetime
 
@@ -14,9 +15,10 @@ from .exits import UsageError
 
 SECOND_NS = 1_000_000_000
 _UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
-_LENGTH = re.compile(rf"(?:{_PART.pattern})+")
-_EPOCH = re.compile(r"(\d{9,19})(\.\d+)?")
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)", re.ASCII)
+_LENGTH = re.compile(rf"(?:{_PART.pattern})+", re.ASCII)
+_EPOCH = re.compile(r"(\d{9,19})(\.\d+)?", re.ASCII)
+_STAMP = re.compile(r"(\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?)?)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)?", re.ASCII)
 _EXAMPLES = "use now, a time ago like 10m or 2h30m, RFC 3339 like 2026-11-23T14:05:00Z, or a Unix time"
 
 # The protocol carries 64 bits of nanoseconds.
@@ -36,13 +38,14 @@ def moment_ns(text: str, now_ns: int) -> int:
         digits, fraction = epoch.groups()
         scale = 10 ** (9 if len(digits) <= 11 else 6 if len(digits) <= 14 else 3 if len(digits) <= 17 else 0)
         return _within_range(int(digits) * scale + round(float(fraction or 0) * scale), text)
-    try:
-        at = datetime.fromisoformat(word).astimezone()
-        whole = datetime.fromtimestamp(0, at.tzinfo)
-        since = at - whole
-        return _within_range((since.days * 86400 + since.seconds) * SECOND_NS + since.microseconds * 1000, text)
-    except (ValueError, OverflowError):
-        raise UsageError(f"{text!r} is not a time; {_EXAMPLES}.") from None
+    stamp = _STAMP.fullmatch(word.upper())
+    if stamp:
+        whole, fraction, offset = stamp.groups(default="")
+        # datetime knows microseconds only, and a moment copied from our own JSON must mean the same snapshot again.
+        with contextlib.suppress(ValueError, OverflowError):
+            at = datetime.fromisoformat(whole + offset).astimezone()
+            return _within_range(int(at.timestamp()) * SECOND_NS + int(fraction.ljust(9, "0") or 0), text)
+    raise UsageError(f"{text!r} is not a time; {_EXAMPLES}.")
 
 
 def length_ns(text: str) -> int:
