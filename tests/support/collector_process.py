@@ -108,9 +108,9 @@ def collector_process(
 
 
 def python_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment, with this checkout's two source roots importable."""
+    """The environment, with this checkout's two source roots and its tests importable."""
     environment = dict(os.environ)
-    roots = [str(ROOT / "agent"), str(ROOT / "collector")]
+    roots = [str(ROOT / "agent"), str(ROOT / "collector"), str(ROOT)]
     environment["PYTHONPATH"] = os.pathsep.join([*roots, environment.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     environment.update(more or {})
     return environment

@@ -239,7 +239,13 @@ class WireClient:
         self.heard = Heard()
         self.welcome = None
         self._outgoing = queue.SimpleQueue()
-        options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+        options = [
+            ("grpc.max_send_message_length", -1),
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.initial_reconnect_backoff_ms", 50),
+            ("grpc.min_reconnect_backoff_ms", 50),
+            ("grpc.max_reconnect_backoff_ms", 200),
+        ]
         self._channel = (
             grpc.insecure_channel(self.address, options)
             if self.credentials is None

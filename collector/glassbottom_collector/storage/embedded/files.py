@@ -14,6 +14,8 @@ import contextlib
 import datetime
 import logging
 import os
+import re
+import shutil
 import threading
 import time
 import uuid
@@ -91,7 +93,7 @@ class Files:
             if _is_day(day):
                 self._days[day] = _Day(path)
         for path in sorted(config.path.glob(f"*{_CORRUPT}*")):
-            self._problems[path.name] = _set_aside_sentence(path)
+            self._problems[path.name] = f"{path.name} was set aside earlier as unreadable; look into it, or delete it."
         self.store_id = self._open_meta()
 
     # Using files
@@ -261,10 +263,14 @@ class Files:
                 raise StorageError(
                     f"The store in {self._config.path} cannot be opened now: {_first_line(error)}"
                 ) from None
+            reason = _first_line(error)
+        for mend in (self._mend_log, self._rename):
             self._root.close()
             self._root = self._connect()
-            self._rename(self._meta_path, _first_line(error))
-        return self._attach_meta()
+            mend(self._meta_path, reason)
+            with contextlib.suppress(duckdb.Error):
+                return self._attach_meta()
+        raise StorageError(f"The store in {self._config.path} cannot be created: {reason}")
 
     def _attach_meta(self) -> str:
         self._root.execute(f"ATTACH {_quoted(self._meta_path)} AS {META}")
@@ -304,11 +310,8 @@ class Files:
             return True
         if _is_passing(error):
             raise StorageError(f"The data of {day} cannot be opened now: {_first_line(error)}")
-        if _bytes_of(_wal(held.path)):
-            # The log is the part a crash can hurt. Without it the day is whole up to its last checkpoint.
-            self._rename(_wal(held.path), _first_line(error))
-            if self._try_attach(day, held) is None:
-                return True
+        if self._mend_log(held.path, _first_line(error)) and self._try_attach(day, held) is None:
+            return True
         del self._days[day]
         self._rename(held.path, _first_line(error))
         return False
@@ -373,15 +376,34 @@ class Files:
             self.counters["retired_days_total"] += 1
             _log.info("deleted the data of %s to stay within the limits of storage", day)
 
-    def _rename(self, path: Path, reason: str) -> None:
-        moment = datetime.datetime.fromtimestamp(self._clock_ns() / 1e9, datetime.UTC).strftime("%Y%m%dT%H%M%S")
+    def _mend_log(self, path: Path, reason: str) -> bool:
+        """Cuts a log off where it is damaged, keeping a copy; False when there is none. What it held before stays."""
+        log = _wal(path)
+        if not _bytes_of(log):
+            return False
+        aside = self._aside(log)
+        shutil.copyfile(log, aside)
+        damaged = re.search(r"at byte position (\d+)", reason)
+        os.truncate(log, int(damaged[1]) if damaged else 0)
+        self._report(aside, f"A part of {log.name} could not be read; what was committed last is missing.", reason)
+        return True
+
+    def _rename(self, path: Path, reason: str) -> bool:
         for part in (path, _wal(path)):
             if part.exists():
-                aside = part.with_name(f"{part.name}{_CORRUPT}{moment}-{uuid.uuid4().hex[:4]}")
+                aside = self._aside(part)
                 part.rename(aside)
-                self._problems[aside.name] = f"{_set_aside_sentence(aside)} ({reason})"
-                _log.error("%s could not be read and was renamed to %s: %s", part.name, aside.name, reason)
+                self._report(aside, f"{part.name} could not be read; its data are missing.", reason)
+        return True
+
+    def _aside(self, path: Path) -> Path:
+        moment = datetime.datetime.fromtimestamp(self._clock_ns() / 1e9, datetime.UTC).strftime("%Y%m%dT%H%M%S")
+        return path.with_name(f"{path.name}{_CORRUPT}{moment}-{uuid.uuid4().hex[:4]}")
+
+    def _report(self, aside: Path, what: str, reason: str) -> None:
+        self._problems[aside.name] = f"{what} It was set aside as {aside.name} ({reason})."
         self.counters["set_aside_total"] += 1
+        _log.error("%s It was set aside as %s: %s", what, aside.name, reason)
 
 
 def is_damage(error: duckdb.Error) -> bool:
@@ -428,12 +450,6 @@ def _is_day(text: str) -> bool:
 def _is_passing(error: duckdb.Error) -> bool:
     text = str(error).lower()
     return isinstance(error, MemoryError) or any(sign in text for sign in _PASSING)
-
-
-def _set_aside_sentence(path: Path) -> str:
-    return (
-        f"{path.name} could not be read and was set aside; its data are missing: restore it from a backup or delete it."
-    )
 
 
 def _first_line(error: BaseException) -> str:
