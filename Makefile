@@ -34,7 +34,7 @@ test: $(VERSIONS:%=test-%) ## Runs all tests on every CPython 3.11-3.14 of this 
 
 test-%: .venv/%/.test .venv/proto/.ready ## Runs all tests on one version: make test-3.13 PYTEST_ARGS='-n 2 -k fork'
 	@echo "== CPython $*" >&2
-	@.venv/$*/bin/python -m pytest $(PYTEST_ARGS)
+	@.venv/$*/bin/python -m pytest $(PYTEST_ARGS) $(if $(filter $*,$(MAIN)),,-m 'not once')
 
 check: .venv/$(MAIN)/.check .venv/proto/.ready ## Formats, lints and types: ruff, mypy, clang-format, gcc warnings, proto
 	@$(PYTHON) -m ruff check .

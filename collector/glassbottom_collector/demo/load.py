@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 import time
 from collections.abc import Callable
@@ -19,8 +20,9 @@ READY_S_MAX = 15.0
 PAGES_PER_S = 40.0
 ORDERS_PER_S = 10.0
 ORDER_LINES = 40
-# Six pages of seven come from those asked for most. There are more pages than the cache holds.
-POPULAR, PRODUCTS = 200, 500
+# A crawler looks at this many pages first, which are also those asked for most; they fill the cache. Then one page of
+# thirty is any other, and takes the place of one in the cache.
+POPULAR, PRODUCTS = 200, 2000
 
 
 @dataclass
@@ -85,8 +87,8 @@ async def _pages(address: str, chance: random.Random, driven: Driven) -> None:
     import httpx
 
     async with httpx.AsyncClient(base_url=f"http://{address}", trust_env=False) as client:
-        while True:
-            number = chance.randrange(POPULAR if chance.random() < 6 / 7 else PRODUCTS)
+        for request in itertools.count():
+            number = request if request < POPULAR else chance.randrange(PRODUCTS if request % 30 == 0 else POPULAR)
             (await client.get(f"/products/{number}")).raise_for_status()
             driven.pages += 1
             await asyncio.sleep(1 / PAGES_PER_S)

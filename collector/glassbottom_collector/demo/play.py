@@ -22,9 +22,8 @@ from .. import cli
 from ..errors import CollectorError
 from . import load, processes, verdict
 
-SNAPSHOT_INTERVAL_S = 2.0
-# After the last session its last snapshot must have been taken, sent and committed.
-SETTLE_S = 2 * SNAPSHOT_INTERVAL_S
+# The last snapshot of the driven time must have been sent and committed.
+SETTLE_S = 2 * processes.SNAPSHOT_INTERVAL_S
 ENDED_BY_A_PERSON = 130
 HERE = Path(__file__).resolve().parent
 
@@ -52,7 +51,7 @@ def _play(seconds: float, keep: bool, ends: contextlib.ExitStack) -> int:
     collector = processes.collector(directory / "data")
     ends.callback(collector.stop)
     address = collector.wait_until_ready()[1]
-    shop = processes.shop(directory, address, SNAPSHOT_INTERVAL_S)
+    shop = processes.shop(directory, address)
     ends.callback(shop.stop)
     measured = _measure(directory)
     shop_address = shop.wait_until_ready()[1]
@@ -69,8 +68,8 @@ def _play(seconds: float, keep: bool, ends: contextlib.ExitStack) -> int:
 
     started_ns = time.time_ns()
     driven = _drive(shop_address, seconds, watch)
-    time.sleep(SETTLE_S)
     stopped_ns = time.time_ns()
+    time.sleep(SETTLE_S)
 
     truth = verdict.Truth(
         leak=verdict.find_place(source, "json.loads("),

@@ -21,6 +21,9 @@ from ..errors import CollectorError
 START_S_MAX = 30.0
 STOP_S_MAX = 15.0
 TAIL_LINES = 40
+# A minute of evidence instead of an hour's: so look five times as often as in production, and four times as closely.
+SNAPSHOT_INTERVAL_S = 2.0
+INTERVAL_BYTES = 128 * 1024
 
 
 class ProcessFailed(CollectorError):  # noqa: N818 - says what happened, as its neighbours do
@@ -105,12 +108,13 @@ def collector(data: Path) -> Process:
     return Process("collector", command, r"glassbottom collector \S+ listening on (\S+), data in")
 
 
-def shop(directory: Path, endpoint: str, snapshot_interval_s: float) -> Process:
+def shop(directory: Path, endpoint: str) -> Process:
     """The shop, from its file in a directory, served by uvicorn on a free port; group 1 is its HOST:PORT."""
     command = ["-m", "uvicorn", "shop:app", "--host", "127.0.0.1", "--port", "0", "--no-access-log"]
     settings = {
         "GLASSBOTTOM_ENDPOINT": endpoint,
-        "GLASSBOTTOM_SNAPSHOT_INTERVAL_S": f"{snapshot_interval_s:g}",
+        "GLASSBOTTOM_SNAPSHOT_INTERVAL_S": f"{SNAPSHOT_INTERVAL_S:g}",
+        "GLASSBOTTOM_INTERVAL_BYTES": f"{INTERVAL_BYTES}",
     }
     ready = r"Uvicorn running on http://(127\.0\.0\.1:\d+)"
     return Process("shop", command, ready, more=settings, directory=directory)

@@ -18,7 +18,7 @@ from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 glassbottom.init(service="shop")
 
 PRODUCTS = 2400
-PAGES_MAX = 300
+PAGES_MAX = 200
 EVENTS_WAITING_MAX = 32
 
 Event = dict[str, object]

@@ -7,7 +7,8 @@ session holds by measure.py.
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,7 +16,8 @@ from typing import Any
 RATE_TOLERANCE = 0.20
 # A type with a smaller part of a session's objects than this is not asked for: a sample stands for thousands of them.
 TYPE_SHARE_MIN = 0.05
-TYPE_SHARE_TOLERANCE = 0.12
+# A share may be off by this much, or by three sampling errors where few samples tell of the type.
+TYPE_SHARE_TOLERANCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -95,27 +97,31 @@ def _rate(answer: Mapping[str, Any], first: Mapping[str, Any], truth: Truth) -> 
 
 
 def _types(first: Mapping[str, Any], truth: Truth) -> Check:
-    said = _shares({each["type"]: each["live_objects"] for each in first["site"]["types"]}, truth.session_types)
-    true = _shares(truth.session_types, truth.session_types)
-    asked = [name for name, share in true.items() if share >= TYPE_SHARE_MIN]
-    holds = all(abs(said.get(name, 0.0) - true[name]) <= TYPE_SHARE_TOLERANCE for name in asked)
-    parts = ", ".join(f"{name} {said.get(name, 0.0):.0%} (true {true[name]:.0%})" for name in asked)
+    site = first["site"]
+    told = {each["type"]: each for each in site["types"]}
+    said = _shares({name: each["live_objects"] for name, each in told.items()}, truth.session_types)
+    true = {name: share for name, share in _shares(truth.session_types).items() if share >= TYPE_SHARE_MIN}
+    holds = True
+    for name, share in true.items():
+        # How many samples are behind it: each stands for about the same number of bytes.
+        samples = told[name]["live_bytes"] / site["live_bytes"] * site["samples"] if name in told else 0.0
+        tolerance = max(TYPE_SHARE_TOLERANCE, 3 * share / math.sqrt(max(samples, 1.0)))
+        holds = holds and abs(said.get(name, 0.0) - share) <= tolerance
+    parts = ", ".join(f"{name} {said.get(name, 0.0):.0%} (true {share:.0%})" for name, share in true.items())
     return Check(holds, f"its objects are {parts}.")
 
 
 def _cache(findings: Sequence[Mapping[str, Any]], truth: Truth) -> Check:
-    verdicts = [found["verdict"] for found in findings if _shop_line(found) in truth.cache.class_lines]
-    said = ", ".join(sorted(set(verdicts))) or "nothing to report"
-    return Check(
-        "leak" not in verdicts and "growing" not in verdicts, f"the healthy cache, shop.py:{truth.cache.line}: {said}."
-    )
+    verdicts = sorted({found["verdict"] for found in findings if _shop_line(found) in truth.cache.class_lines})
+    said = ", ".join(verdicts) or "nothing to report"
+    return Check("leak" not in verdicts, f"the healthy cache, shop.py:{truth.cache.line}, is not accused: {said}.")
 
 
 def _nobody_else(findings: Sequence[Mapping[str, Any]], truth: Truth) -> Check:
     accused = [found for found in findings if found["verdict"] == "leak"]
     strangers = [found for found in accused if _shop_line(found) not in truth.leak.class_lines]
     named = ", ".join(f"{found['site']['frame']['file']}:{found['site']['frame']['line']}" for found in strangers)
-    return Check(not strangers, f"called a leak without being one: {named or 'none'}.")
+    return Check(not strangers, f"called a leak without being one: {named or 'nothing'}.")
 
 
 def _shop_line(finding: Mapping[str, Any]) -> int:
@@ -126,10 +132,11 @@ def _shop_line(finding: Mapping[str, Any]) -> int:
     return 0
 
 
-def _shares(counts: Mapping[str, float], known: Mapping[str, int]) -> dict[str, float]:
-    """Shares among the known types. Blocks that are no objects, such as a dict's table, have no part in it."""
-    total = sum(count for name, count in counts.items() if name in known)
-    return {name: count / total for name, count in counts.items() if name in known} if total else {}
+def _shares(counts: Mapping[str, float], only: Container[str] | None = None) -> dict[str, float]:
+    """Each count's share. only: types to look at; blocks that are no objects, such as a dict's table, are not."""
+    kept = {name: count for name, count in counts.items() if only is None or name in only}
+    total = sum(kept.values())
+    return {name: count / total for name, count in kept.items()} if total else {}
 
 
 def _ns(text: str) -> int:
