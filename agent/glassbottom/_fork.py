@@ -52,9 +52,10 @@ def _before() -> None:
         _finish_in_multiprocessing_children()
         with _lock:
             _forking += 1
-            _paused = agent
-            channel.wait_until_imported(IMPORT_TIMEOUT_S)
-            agent.pause()
+            if _forking == 1:
+                _paused = agent
+                channel.wait_until_imported(IMPORT_TIMEOUT_S)
+                agent.pause()
 
 
 def _after_in_parent() -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-
 from glassbottom._agent import Agent
 from glassbottom._clock import Clock
 from glassbottom._config import Config, from_env
@@ -15,6 +14,7 @@ from glassbottom.probes import Probe
 from glassbottom.probes.heap import HeapProbe
 from glassbottom.transport.connection import Connector
 from glassbottom.transport.queue import BatchQueue
+
 from tests.support.ingest_double import IngestDouble
 from tests.support.native_fake import FakeCore, FakeSite
 

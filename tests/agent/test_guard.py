@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from glassbottom._guard import FAILURES_MAX, Guard
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from glassbottom.probes.heap_budget import CALM_READINGS, Costs, Counts, IntervalControl, ShareControl, costs
 
 

@@ -8,7 +8,6 @@ import time
 from types import CodeType
 
 import pytest
-
 from glassbottom._config import HeapConfig
 from glassbottom._guard import Guard
 from glassbottom.probes.heap import STREAM, HeapProbe
@@ -17,6 +16,7 @@ from glassbottom.testing import FakeClock
 from glassbottom.transport.encode import without_codec
 from glassbottom.transport.queue import BatchQueue
 from glassbottom.wire.v1 import heap_pb2
+
 from tests.support.native_fake import FakeCore, FakeSite
 
 

@@ -6,10 +6,10 @@ import random
 from collections.abc import Callable
 
 import pytest
-
 from glassbottom._agent import Agent
 from glassbottom.testing import FakeClock, MemoryTransport
 from glassbottom.wire.v1 import ingest_pb2
+
 from tests.support.ingest_double import IngestDouble, Response, Session
 
 HEAP = ingest_pb2.STREAM_HEAP

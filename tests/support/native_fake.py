@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from glassbottom._native import Snapshot, Statistics
 
 
-NUMBERS = (
-    "windows window_open_ns elapsed_ns window_bytes watched_ns samples samples_live samples_dropped thinnings stacks "
-    "stacks_truncated stacks_overflowed codes types hook_losses sample_ns snapshot_ns tables_bytes"
-).split()
+NUMBERS = """
+    windows window_open_ns elapsed_ns window_bytes watched_ns samples samples_live samples_dropped thinnings stacks
+    stacks_truncated stacks_overflowed codes types hook_losses sample_ns snapshot_ns tables_bytes
+"""
 
 
 @dataclass
@@ -137,7 +137,7 @@ class FakeCore:
         }
 
     def statistics(self) -> Statistics:
-        numbers: dict[str, object] = dict.fromkeys(NUMBERS, 0)
+        numbers: dict[str, object] = dict.fromkeys(NUMBERS.split(), 0)
         numbers.update(
             state="running",
             reason="",

@@ -35,6 +35,8 @@ RESULTS_MAX = 100
 """Answers to commands held back until there is a connection."""
 CREDIT_BYTES_MIN = 1024
 CLOSE_TIMEOUT_S = 0.5
+FAILURES_UNTOLD = 1
+"""In a row; one failure may be a collector that restarts, or this process on its way out."""
 
 
 class Side(Protocol):
@@ -105,7 +107,7 @@ class Sender:
         self._heartbeat_at_s = 0.0
         self._throttled_until_s = 0.0
         self._last_error = ""
-        self._told_failure = False
+        self._failures = 0
         self._store_id = ""
         self._sent = self._acked = self._rejected = self._connections = 0
         self._close_timeouts = self._results_dropped = 0
@@ -332,6 +334,7 @@ class Sender:
         self._heartbeat_at_s = now_s
         self._throttled_until_s = 0.0
         self._last_error = ""
+        self._failures = 0
         self._side.welcomed(welcome.store_id, changed)
 
     def _refuse(self, batch: Batch, reason: str) -> None:
@@ -345,8 +348,8 @@ class Sender:
             self._pause_s = self._config.backoff_s_min
         self.disconnect()
         self._last_error = reason
-        if not self._told_failure:
-            self._told_failure = True
+        self._failures += 1
+        if self._failures == FAILURES_UNTOLD + 1:
             log().warning("glassbottom: no connection to the collector; trying on, without telling again. %s", reason)
         # Half of the pause is drawn, so that a thousand agents do not return to a restarted collector at once.
         self._retry_at_s = now_s + self._pause_s * self._rng.uniform(0.5, 1.0)
