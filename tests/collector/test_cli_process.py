@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.cli import MODULE, environment
+from tests.support.cli import MODULE
+from tests.support.collector_process import python_environment
 from tests.support.query_double import AT, Answers, serving
 
 LEAKS = ("leaks", "--service", "checkout")
@@ -27,7 +28,7 @@ def address(answers: Answers) -> Iterator[str]:
 
 def start(*line: str, **more: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [*MODULE, *line], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(**more), bufsize=0
+        [*MODULE, *line], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=python_environment(more), bufsize=0
     )
 
 

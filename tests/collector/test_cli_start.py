@@ -10,14 +10,14 @@ import pytest
 from glassbottom_collector import __version__
 from glassbottom_collector.cli import COMMANDS, main
 
-from tests.support.cli import environment
+from tests.support.collector_process import python_environment
 
 HEAVY = ("argparse", "duckdb", "google.protobuf", "grpc", "numpy", "rich", "yaml")
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code], env=python_environment(), capture_output=True, text=True, timeout=60, check=False
     )
 
 

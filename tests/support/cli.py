@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
 
 import pytest
 from glassbottom_collector.cli import main
-
-ROOT = Path(__file__).resolve().parents[2]
 
 # As installed, or from the source tree.
 MODULE = (sys.executable, "-m", "glassbottom_collector.cli")
@@ -29,9 +25,3 @@ class Cli:
         code = main([line[0], "--addr", self.address, *line[1:]])
         self.out, self.err = self._capsys.readouterr()
         return code
-
-
-def environment(**more: str) -> dict[str, str]:
-    """For a process that imports what this one can."""
-    paths = [str(ROOT / "agent"), str(ROOT / "collector"), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **more}

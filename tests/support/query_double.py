@@ -327,13 +327,15 @@ class QueryDouble(query_pb2_grpc.QueryServiceServicer):
     def Profile(self, request: query_pb2.ProfileRequest, context: grpc.ServicerContext) -> Iterator[object]:
         self._begin(request, request.selector.service, context)
         seen: set[int] = set()
+        # The same heap at the earlier moment, for whoever asks for that alone.
+        earlier = request.at_ns == BEFORE_NS
         for at, path in enumerate(HEAP):
             new = [FRAMES[frame] for frame in path.frames if frame not in seen]
             seen.update(path.frames)
             stack = query_pb2.ProfileStack(
                 frames=path.frames,
-                live_bytes=path.live_bytes,
-                live_objects=path.live_objects,
+                live_bytes=path.before_live_bytes if earlier else path.live_bytes,
+                live_objects=path.before_live_objects if earlier else path.live_objects,
                 alloc_bytes=path.live_bytes * 2.5,
                 alloc_objects=path.live_objects * 2.5,
             )
@@ -342,7 +344,7 @@ class QueryDouble(query_pb2_grpc.QueryServiceServicer):
                 stack.before_live_objects = path.before_live_objects
             piece = query_pb2.ProfileResponse(frames=new, stacks=[stack])
             if at == 0:
-                piece.totals.CopyFrom(totals())
+                piece.totals.CopyFrom(totals(before=earlier))
                 piece.interval_bytes = 524288.0
                 if request.before_ns:
                     piece.before.CopyFrom(totals(before=True))

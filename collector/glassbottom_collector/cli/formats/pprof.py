@@ -85,7 +85,7 @@ def _live_before(profile: Profile) -> list[list[int]]:
 def _comments(profile: Profile) -> list[str]:
     since = f"difference from {moment(profile.before_ns)} to" if profile.is_difference else "at"
     return [
-        f"glassbottom heap of {profile.service} ({profile.totals.instances} processes) {since} {moment(profile.at_ns)}",
+        f"glassbottom heap of {profile.service} {since} {moment(profile.at_ns)}, processes: {profile.totals.instances}",
         "Estimates from Poisson sampling by bytes; totals are those of `glassbottom top -o json`.",
     ]
 
