@@ -102,7 +102,7 @@ def test_the_command_explains_which_extra_it_needs(built: Path, tmp_path: Path) 
     for dependency in ("grpc", "google", "zstandard", "typing_extensions.py"):
         (light / dependency).symlink_to(Path(sysconfig.get_path("platlib")) / dependency)
 
-    program = "import sys; from glassbottom_collector.cli import main; sys.exit(main(['collector', '--listen', '127.0.0.1:0']))"
+    program = "import sys; from glassbottom_collector.cli import main; sys.exit(main(['collector']))"
     python = [sys.executable, "-S", "-c", program]
     done = subprocess.run(python, capture_output=True, text=True, env={"PYTHONPATH": str(light)}, check=False)
 
