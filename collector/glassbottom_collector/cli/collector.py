@@ -15,13 +15,13 @@ import argparse
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the server's own options."""
-    from glassbottom_collector import server
+    from ..server import add_arguments
 
-    server.add_arguments(parser)
+    add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Serves until told to end."""
-    from glassbottom_collector import server
+    from ..server import main
 
-    return server.main(args)
+    return main(args)

@@ -14,13 +14,13 @@ import argparse
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the demo's own options."""
-    from glassbottom_collector import demo
+    from ..demo import add_arguments
 
-    demo.add_arguments(parser)
+    add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Plays it."""
-    from glassbottom_collector import demo
+    from ..demo import main
 
-    return demo.main(args)
+    return main(args)
