@@ -74,14 +74,19 @@ class Collector:
     async def stop(self) -> None:
         """Takes nothing more in, commits, acknowledges, closes. The store is closed by its owner."""
         await self.health.enter_graceful_shutdown()
+        self.store.hurry()
         await self.ingest.drain(DRAIN_S)
         await self.server.stop(STOP_S)
 
     async def watch_health(self) -> None:
-        """Says NOT_SERVING for ingest while the store takes nothing. Runs until cancelled."""
+        """Keeps health up to date. Runs until cancelled."""
         while True:
-            await self.health.set(INGEST_SERVICE, _serving(not self.store.full()))
+            await self.tell_health()
             await asyncio.sleep(HEALTH_EVERY_S)
+
+    async def tell_health(self) -> None:
+        """Says NOT_SERVING for ingest while the store takes nothing."""
+        await self.health.set(INGEST_SERVICE, _serving(not self.store.full()))
 
 
 async def start(config: CollectorConfig, store: EmbeddedStore, clock_ns: Callable[[], int] = time.time_ns) -> Collector:

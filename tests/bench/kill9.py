@@ -45,7 +45,7 @@ class Client:
     stop: threading.Event
     acked: set[tuple[int, int]] = field(default_factory=set)
     sent_twice: int = 0
-    reconnects: int = 0
+    connections: int = 0
     unacked: dict[tuple[int, int], ingest_pb2.Batch] = field(default_factory=dict)
     error: BaseException | None = None
 
@@ -65,7 +65,7 @@ class Client:
                     self._resume()
                     self._talk()
                 except (TimeoutError, ConnectionError):
-                    self.reconnects += 1
+                    continue  # the collector is away, or went away
                 finally:
                     self.wire.close()
         except BaseException as error:
@@ -73,6 +73,7 @@ class Client:
 
     def _resume(self) -> None:
         assert self.wire.welcome is not None
+        self.connections += 1
         self._note(dict(self.wire.welcome.resume))
         for message in self.unacked.values():
             self.sent_twice += 1
@@ -145,7 +146,7 @@ def run(
             "acked_batches": sum(len(agent.acked) for agent in agents),
             **audit(directory, agents),
             "resent": sum(agent.sent_twice for agent in agents),
-            "reconnects": sum(agent.reconnects for agent in agents),
+            "connections": sum(agent.connections for agent in agents),
             "seconds": round(time.monotonic() - started_s, 1),
         }
     finally:

@@ -53,6 +53,10 @@ class EmbeddedStore:
         problems = (*self._files.problems(), *([full] if full else []))
         return StoreStatistics({f"store_{name}": float(value) for name, value in values.items()}, problems)
 
+    def hurry(self) -> None:
+        """From now on everything is committed as soon as it comes; for a drain, which waits for acknowledgements."""
+        self.writer.hurry()
+
     def close(self) -> None:
         """Commits what has been given, writes everything back, and unlocks the directory."""
         self.writer.close()

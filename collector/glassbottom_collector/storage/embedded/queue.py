@@ -67,6 +67,7 @@ class RequestQueue:
         self._rows = 0
         self._opens = 0
         self._closing = False
+        self._hurrying = False
         # Lane to the first seq that was refused.
         self._refused: OrderedDict[tuple[str, int], int] = OrderedDict()
         self.counters = {"queue_bytes_high": 0.0, "batches_refused_total": 0.0}
@@ -121,6 +122,12 @@ class RequestQueue:
             for lane in [lane for lane in self._refused if lane[0] in session_ids]:
                 del self._refused[lane]
 
+    def hurry(self) -> None:
+        """From now on no group waits to be filled."""
+        with self._changed:
+            self._hurrying = True
+            self._changed.notify_all()
+
     def close(self) -> None:
         """Nothing more comes in; what waits is still taken."""
         with self._changed:
@@ -136,7 +143,8 @@ class RequestQueue:
 
     def _due(self) -> bool:
         return bool(self._waiting) and (
-            self._opens > 0  # an agent that waits for its Welcome should not wait for a group to fill
+            self._hurrying
+            or self._opens > 0  # an agent that waits for its Welcome should not wait for a group to fill
             or self._rows >= self._limits.rows_max
             or self._bytes >= self._limits.bytes_max
             or time.monotonic() - self._waiting[0].queued_s >= self._limits.wait_ms_max / 1e3

@@ -115,6 +115,10 @@ class EmbeddedWriter:
         at_ns = points[0].at_ns if points else self._clock_ns()
         return self._append(Content(key, process, at_ns, points=points))
 
+    def hurry(self) -> None:
+        """From now on everything is committed as soon as it comes: the end is near."""
+        self._queue.hurry()
+
     def close(self) -> None:
         """Commits what is queued, then ends the thread. What comes later is refused."""
         self._queue.close()
