@@ -27,6 +27,8 @@ DEFAULT_ADDR = "127.0.0.1:7411"
 # A whole profile comes in pieces, each well below this.
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 
+TIMEOUT_S_MAX = 86_400
+
 # How far back the search for the only service goes when --service is left out.
 _RECENT_NS = 24 * 3600 * SECOND_NS
 
@@ -106,10 +108,10 @@ def service_name(args: argparse.Namespace, query: QueryServiceStub) -> str:
 @contextmanager
 def _channel(args: argparse.Namespace) -> Iterator[grpc.Channel]:
     host, _, port = args.addr.rpartition(":")
-    if not host or not port.isdecimal():
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise UsageError(f"--addr {args.addr} is not HOST:PORT, such as {DEFAULT_ADDR}.")
-    if not args.timeout > 0:
-        raise UsageError("--timeout must be more than 0 seconds.")
+    if not 0 < args.timeout <= TIMEOUT_S_MAX:
+        raise UsageError(f"--timeout must be more than 0 and at most {TIMEOUT_S_MAX} seconds.")
     # Otherwise grpc's C core writes lines of its own between ours.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     import grpc

@@ -29,7 +29,7 @@ STATE_STYLES = {"running": "green", "refused": "red", "paused": "yellow", "stopp
 LOSSES = (
     ("sampler_samples_dropped_total", "samples"),
     ("sampler_hook_losses_total", "hook losses"),
-    ("sampler_stacks_overflowed_total", "stacks"),
+    ("sampler_stacks_overflowed_total", "pathless"),
     ("queue_dropped_batches_total", "batches"),
 )
 
