@@ -39,14 +39,19 @@ class TlsConfig:
     """Files of the server's certificate.
 
     certificate: PEM file with the certificate chain. key: PEM file with its private key. Both or neither.
+    client_ca: PEM file of an authority; when given, only agents and command lines whose certificate it has signed
+    are served.
     """
 
     certificate: Path | None = None
     key: Path | None = None
+    client_ca: Path | None = None
 
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):
             raise ConfigError("listen.tls needs both certificate and key; give the one that is missing.")
+        if self.client_ca is not None and self.certificate is None:
+            raise ConfigError("listen.tls.client_ca needs listen.tls.certificate and listen.tls.key.")
 
     @property
     def enabled(self) -> bool:

@@ -133,6 +133,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate chain in PEM form")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key in PEM form")
+    parser.add_argument("--tls-client-ca", type=Path, metavar="FILE", help="serve only certificates it has signed")
     parser.add_argument(
         "--insecure", action="store_true", default=None, help="allow plain text on an address others can reach"
     )
@@ -184,11 +185,13 @@ def _listen(server: grpc.aio.Server, listen: ListenConfig) -> str:
     try:
         if listen.tls.certificate is not None and listen.tls.key is not None:
             pair = (listen.tls.key.read_bytes(), listen.tls.certificate.read_bytes())
-            port = server.add_secure_port(f"{host}:{listen.port}", grpc.ssl_server_credentials([pair]))
+            client_ca = listen.tls.client_ca.read_bytes() if listen.tls.client_ca is not None else None
+            credentials = grpc.ssl_server_credentials([pair], client_ca, require_client_auth=client_ca is not None)
+            port = server.add_secure_port(f"{host}:{listen.port}", credentials)
         else:
             port = server.add_insecure_port(f"{host}:{listen.port}")
     except OSError as error:
-        raise ConfigError(f"The certificate or key of listen.tls cannot be read: {error}.") from None
+        raise ConfigError(f"A file of listen.tls cannot be read: {error}.") from None
     except (RuntimeError, ValueError):
         port = 0
     if port == 0:
@@ -204,6 +207,7 @@ def _overrides(args: argparse.Namespace) -> dict[str, object]:
         "storage.path": args.data,
         "listen.tls.certificate": args.tls_cert,
         "listen.tls.key": args.tls_key,
+        "listen.tls.client_ca": args.tls_client_ca,
         "listen.insecure": args.insecure,
         "storage.retention_days": args.retention_days,
         "storage.bytes_max": args.max_bytes,

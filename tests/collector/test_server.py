@@ -132,6 +132,18 @@ def test_with_a_certificate_it_speaks_tls_and_nothing_else(tmp_path: Path) -> No
             WireClient(running.address).connect(timeout_s=1.0)
 
 
+def test_with_a_client_authority_it_serves_only_whom_that_has_signed(tmp_path: Path) -> None:
+    arguments = ["--tls-cert", str(TLS / "server.pem"), "--tls-key", str(TLS / "server.key")]
+    with collector_process(tmp_path, arguments=[*arguments, "--tls-client-ca", str(TLS / "ca.pem")]) as running:
+        address = running.address.replace("127.0.0.1", "localhost")
+        authority = (TLS / "ca.pem").read_bytes()
+        known = (TLS / "client.key").read_bytes(), (TLS / "client.pem").read_bytes()
+        with WireClient(address, credentials=grpc.ssl_channel_credentials(authority, *known)) as client:
+            client.wait_ack(HEAP, client.send_heap(time.time_ns(), {}))
+        with pytest.raises((TimeoutError, ConnectionError)):
+            WireClient(address, credentials=grpc.ssl_channel_credentials(authority)).connect(timeout_s=1.0)
+
+
 def health(address: str, service: str) -> int:
     with grpc.insecure_channel(address) as channel:
         request = health_pb2.HealthCheckRequest(service=service)
