@@ -1,8 +1,8 @@
 """A service's memory over time, on evenly spaced moments. Pure functions over what the reader gave.
 
-Each point is what was known at the end of its step: the last reading of each process, as long as that process was
-still sending. A process that fell silent leaves the sums after three of its usual intervals, so a crash shows as a
-drop and not as a plateau; where no process was sending, the value is NaN.
+Each point is what was known just before the end of its step: the last reading of each process, as long as that
+process was still sending. A process that fell silent leaves the sums after three of its usual intervals, so a crash
+shows as a drop and not as a plateau; where no process was sending, the value is NaN.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _add(total: F64, count: F64, at_ns: I64, values: F64, ends: I64) -> None:
     step = int(ends[1] - ends[0]) if len(ends) > 1 else 0
     usual = int(np.median(np.diff(at_ns))) if len(at_ns) > 1 else 0
     silent = max(_SILENT_INTERVALS * usual, step, _SILENT_NS_MIN)
-    last: NDArray[np.intp] = np.searchsorted(at_ns, ends, side="right") - 1
+    last: NDArray[np.intp] = np.searchsorted(at_ns, ends, side="left") - 1
     known = (last >= 0) & (ends - at_ns[np.maximum(last, 0)] <= silent)
     total[known] = np.where(np.isnan(total[known]), 0.0, total[known]) + values[last[known]]
     count[known] += 1

@@ -106,7 +106,7 @@ def _plan(reader: Reader, service: str, within: Span, instance_id: str | None) -
         born.setdefault(life, max(header.at_ns, _started_ns(seen.get(header.instance_id))))
         if within.from_ns <= header.at_ns < within.to_ns:
             lives.setdefault(life, []).append(header)
-    used = {life: _after_warm_up(headers, born[life]) for life, headers in lives.items()}
+    used = {life: after_warm_up(headers, born[life]) for life, headers in lives.items()}
     edges = {life: each for life, at_ns in used.items() if (each := edges_of(at_ns)) is not None}
     pool, pool_edges = _pool(used, edges)
     return _Plan(
@@ -123,8 +123,9 @@ def _started_ns(seen: ProcessSeen | None) -> int:
     return 0 if seen is None else seen.process.started_at_ns
 
 
-def _after_warm_up(headers: Sequence[SnapshotHeader], born_ns: int) -> I64:
-    at_ns = np.array([header.at_ns for header in headers], dtype=np.int64)
+def after_warm_up(headers: Sequence[SnapshotHeader], born_ns: int) -> I64:
+    """Times of the snapshots behind the first quarter of a life that began at born_ns, ascending and distinct."""
+    at_ns = np.unique(np.array([header.at_ns for header in headers], dtype=np.int64))
     born_ns = min(born_ns, int(at_ns[0]))
     return at_ns[at_ns >= born_ns + WARM_UP_SHARE * (int(at_ns[-1]) - born_ns)]
 

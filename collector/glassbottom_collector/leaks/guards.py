@@ -15,7 +15,6 @@ from . import trend
 _WARM_UPS = (0.1, 0.2, 0.35, 0.6, 1.0)
 # A cache fills evenly and is full from then on: when, as a share of the window.
 _KNEES = (0.3, 0.45, 0.6, 0.75, 0.9)
-_STEPS = tuple(np.linspace(0.05, 0.95, 10))
 
 
 def odds_against_levelling(times: F64, values: F64) -> F64:
@@ -28,7 +27,7 @@ def odds_against_levelling(times: F64, values: F64) -> F64:
 def odds_against_step(times: F64, values: F64) -> F64:
     """Log odds of "goes on in a straight line" against "flat, one jump, flat"."""
     part = _part(times)
-    steps = [shape for at in _STEPS if np.ptp(shape := (part > at).astype(float)) > 0]
+    steps = [(part >= at).astype(float) for at in part[1:]]
     return trend.log_evidence(times, values, [part]) - trend.log_evidence(times, values, steps)
 
 

@@ -285,8 +285,8 @@ class _Facts:
         return Evidence(
             "size",
             self.enough_samples() and share >= GROWTH_SHARE,
-            f"It grew by {bytes_text(self.leak_growth)} in {time_text(self.seconds)}, {percent_text(min(share, 1e4))} of "
-            f"what was there, seen in {self.samples:.0f} live samples (at least {GROWTH_SAMPLES:.0f} are needed).",
+            f"It grew by {bytes_text(self.leak_growth)} ({percent_text(min(share, 1e4))}) in {time_text(self.seconds)},"
+            f" seen in {self.samples:.0f} live samples (at least {GROWTH_SAMPLES:.0f} are needed).",
         )
 
 
