@@ -8,7 +8,7 @@ collector=${1:-collector}
 tools=.venv/proto
 if [ ! -x "$tools/bin/protoc-gen-mypy" ]; then
   "$(.ci/interpreters | head -n 1 | cut -d' ' -f2)" -m venv "$tools"
-  "$tools/bin/pip" install -q -r proto/requirements.txt
+  "$tools/bin/pip" install -qq --disable-pip-version-check -r proto/requirements.txt
 fi
 run() { PATH="$PWD/$tools/bin:$PATH" "$tools/bin/python" -m grpc_tools.protoc --proto_path=proto "$@" 2>/dev/null; }
 run --python_out="$agent" --mypy_out="$agent" proto/glassbottom/wire/v1/*.proto
