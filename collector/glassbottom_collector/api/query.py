@@ -19,7 +19,7 @@ from glassbottom.wire.v1 import query_pb2, query_pb2_grpc
 from .. import __version__
 from ..errors import BadRequest, NotFound
 from ..leaks.detector import find_leaks
-from ..leaks.rules import growth_rule_of
+from ..leaks.rules import growth_rule_of, steepest
 from ..model.heap import HeapState
 from ..model.live import LiveInstances
 from ..model.process import Span
@@ -33,7 +33,6 @@ from .selection import SECOND_NS, heap_at, instance_of, no_service, range_of
 THREADS = 4
 LIMIT = 20
 LIMIT_MAX = 10_000
-RULE_HITS_MAX = 20
 RESIDENT = "process.memory.usage"
 RESIDENT_S = 600
 """A reading of resident memory so long before a moment still stands for it."""
@@ -195,7 +194,7 @@ class Query(query_pb2_grpc.QueryServiceServicer):
             changes=heap_views.diff(before, after, names, _group_by(request.group_by), _limit(request.limit)),
             before=self._totals(service, before, request.before_ns),
             after=self._totals(service, after, after_ns),
-            rule_hits=leak_view.rule_hits(sorted(hits, key=lambda hit: -hit.bytes_per_second)[:RULE_HITS_MAX]),
+            rule_hits=leak_view.rule_hits(steepest(hits)),
         )
 
     def _profile(self, request: query_pb2.ProfileRequest) -> Iterator[query_pb2.ProfileResponse]:

@@ -21,7 +21,7 @@ from ..model.process import ProcessSeen, Span
 from ..storage import Reader
 from . import trend, verdict
 from .blocks import BLOCKS_MIN, Blocks, edges_of, pooled, reduce, widened
-from .rules import growth_rule_of
+from .rules import growth_rule_of, steepest
 from .sites import Grouping, SiteMap
 from .verdict import Judgement, Screened
 from .wording import time_text
@@ -29,7 +29,6 @@ from .wording import time_text
 WARM_UP_SHARE = 0.25
 # Processes whose data covers this much of the longest are analysed as one.
 POOL_SHARE = 0.8
-RULE_HITS_MAX = 20
 NOTES_MAX = 8
 # Worst first.
 _ORDER = {Verdict.LEAK: 0, Verdict.GROWING: 1, Verdict.UNCLEAR: 2, Verdict.STABLE: 3}
@@ -72,7 +71,7 @@ def find_leaks(
         snapshots=len(plan.headers),
         covered=Span(min(times), max(times) + 1),
         total_bytes_rate=_total_rate(plan),
-        rule_hits=tuple(sorted(growth_rule_of(plan.headers), key=lambda hit: -hit.bytes_per_second)[:RULE_HITS_MAX]),
+        rule_hits=tuple(steepest(growth_rule_of(plan.headers))),
         notes=_notes(plan, evidence),
     )
 

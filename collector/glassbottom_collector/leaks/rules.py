@@ -15,6 +15,7 @@ from .wording import rate_text, time_text
 
 GROWTH_RULE = "growth-over-1MiB-per-second"
 GROWTH_BYTES_PER_SECOND = 1024 * 1024
+SHOWN_MAX = 5
 
 
 def growth_rule(series: HeapSeries) -> list[RuleHit]:
@@ -36,6 +37,11 @@ def growth_rule_of(headers: Iterable[SnapshotHeader]) -> list[RuleHit]:
         run.append(header)
     hits.extend(_hit(run))
     return hits
+
+
+def steepest(hits: Sequence[RuleHit]) -> list[RuleHit]:
+    """The few that are worth showing: every restart and burst fires the rule."""
+    return sorted(hits, key=lambda hit: -hit.bytes_per_second)[:SHOWN_MAX]
 
 
 def _exceeds(before: SnapshotHeader, after: SnapshotHeader) -> bool:

@@ -6,16 +6,16 @@ import math
 
 
 def bytes_text(value: float) -> str:
-    """Such as "1.9 MB" or "-340 kB"; powers of ten, as rates and memory limits are written."""
+    """Such as "1.9 MiB" or "-340 KiB", as the command line writes them."""
     size = abs(value)
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+    for unit, factor in (("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10)):
         if size >= 0.9995 * factor:
             return f"{_three(value / factor)} {unit}"
     return f"{value:.0f} B"
 
 
 def rate_text(per_second: float) -> str:
-    """Such as "1.9 MB/s"."""
+    """Such as "1.9 MiB/s"."""
     return f"{bytes_text(per_second)}/s"
 
 
