@@ -83,6 +83,23 @@ def test_a_type_is_recognised(make, label, bytes_each) -> None:
     assert grown > 20_000 * 16 * 0.7
 
 
+@pytest.mark.parametrize("keys", [1, 7, 40, 500])
+@pytest.mark.parametrize("key", [str, int])
+def test_the_table_of_a_dict_is_told_from_an_unknown_object(keys: int, key: type) -> None:
+    count = 100_000 // keys
+    names = [key(i) for i in range(keys)]
+    kept = []
+    with sampler(interval_bytes=4096.0):
+        settle()
+        before = types(_native.snapshot())
+        kept.extend(dict.fromkeys(names) for _ in range(count))
+        after = types(_native.snapshot())
+    whole = sum(d.__sizeof__() for d in kept)
+    grown = {label: after.get(label, 0.0) - before.get(label, 0.0) for label in after}
+    assert grown["<dict keys>"] + grown["dict"] == pytest.approx(whole, rel=0.25)
+    assert grown.get("<unknown:obj>", 0.0) < 0.05 * whole
+
+
 def test_no_code_of_the_user_runs_to_find_a_type() -> None:
     Hostile.asked = 0
     kept = []

@@ -10,8 +10,8 @@
  * samples, are the independent units: without the first term, a burst caught by one window would look certain. What is
  * watched all the time has s = 1, and only the second term remains.
  *
- * With the GIL and the lock the live samples are copied; with the GIL their types are looked up; sorting and summing
- * happen on the copy, without either.
+ * With the GIL and the lock the live samples are copied. Their blocks are read, and the copy is sorted and summed,
+ * without either: what was freed meanwhile is recognised when its type is to be remembered.
  */
 #include "core.h"
 
@@ -19,7 +19,7 @@
 #include <string.h>
 
 /* How many blocks one snapshot looks into; the next one goes on where this one stopped. */
-#define TYPES_RESOLVED_MAX 2048u
+#define TYPES_RESOLVED_MAX 8192u
 
 uint64_t gb_snapshot_ns;
 
@@ -96,7 +96,9 @@ resolve_types(reading *r)
         blocks[k] = s->ptr;
         sizes[k] = s->size;
     }
+    Py_BEGIN_ALLOW_THREADS
     gb_read_heads(blocks, sizes, count, heads, readable);
+    Py_END_ALLOW_THREADS
     for (size_t k = 0; k < count; k++) {
         gb_sample *s = &r->samples[(first + k) % r->sample_count];
         uint32_t type = readable[k] ? gb_type_of_head(heads[k], s->size) : 0;
@@ -316,10 +318,12 @@ gb_snapshot(void)
     gb_lock(); /* nothing is added without the GIL, so the room cannot have become too small */
     copy_locked(&r);
     gb_unlock();
-    if (resolve_types(&r) < 0)
-        goto done;
-    reading_now = true;
     gb_snapshot_ns += gb_monotonic_ns() - t0;
+    reading_now = true;
+    if (resolve_types(&r) < 0) {
+        reading_now = false;
+        goto done;
+    }
 
     Py_BEGIN_ALLOW_THREADS
     add_samples(&r);
