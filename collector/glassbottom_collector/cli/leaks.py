@@ -92,7 +92,7 @@ def _report(answer: query_pb2.LeakReport, verdicts: list[str], service: str) -> 
                 Column("LIVE", right=True),
                 Column("WHERE", flexible=True),
                 Column("HOLDS", beneath="WHERE"),
-                Column("CALLED FROM", beneath="WHERE"),
+                Column("ALLOCATES IN", beneath="WHERE"),
             ],
             [_row(finding, verdict) for finding, verdict in zip(answer.findings, verdicts, strict=True)],
         )
@@ -117,9 +117,9 @@ def _row(finding: query_pb2.LeakFinding, verdict: str) -> list[Cell | str | Plac
         interval(finding.bytes_per_second_low, finding.bytes_per_second_high),
         f"{count(finding.objects_per_second, signed=True)} obj/s",
         size_with_error(finding.site.live_bytes, finding.site.live_bytes_stderr),
-        _place(finding.site.frame),
+        _where(finding),
         ranking.types(finding.site),
-        _place(finding.application_frame) if finding.HasField("application_frame") else "",
+        _place(finding.site.frame) if finding.HasField("application_frame") else "",
     ]
 
 
@@ -139,9 +139,9 @@ def _summary(answer: query_pb2.LeakReport, verdicts: list[str], service: str) ->
 
 def _explain(report: Report, finding: query_pb2.LeakFinding, verdict: str) -> None:
     report.line()
-    report.line(f"{verdict}: {_place(finding.site.frame).text()}", STYLES[verdict], hanging=2)
+    report.line(f"{verdict}: {_where(finding).text()}", STYLES[verdict], hanging=2)
     if finding.HasField("application_frame"):
-        report.line(f"  called from {_place(finding.application_frame).text()}", hanging=4)
+        report.line(f"  allocates in {_place(finding.site.frame).text()}", hanging=4)
     processes = len(finding.instance_ids)
     report.line(
         f"  {rate(finding.bytes_per_second, signed=True)} "
@@ -154,6 +154,11 @@ def _explain(report: Report, finding: query_pb2.LeakFinding, verdict: str) -> No
         report.line(f"  {'+' if each.supports_leak else '-'} {each.name}: {each.sentence}", hanging=4)
     if finding.would_change:
         report.line(f"  would change: {finding.would_change}", hanging=4)
+
+
+def _where(finding: query_pb2.LeakFinding) -> Place:
+    """The line its reader can change: the application's own, also when a library allocates on its behalf."""
+    return _place(finding.application_frame if finding.HasField("application_frame") else finding.site.frame)
 
 
 def _place(frame: common_pb2.Frame) -> Place:
