@@ -55,7 +55,7 @@ def commands() -> Iterator[tuple[str, list[str]]]:
     for block in blocks():
         if block.language not in {"console", "sh", "bash", "shell"}:
             continue
-        for line in block.body.splitlines():
+        for line in block.body.replace("\\\n", " ").splitlines():
             words = line.strip().removeprefix("$ ")
             if not words.startswith("glassbottom "):
                 continue

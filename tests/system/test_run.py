@@ -116,13 +116,15 @@ def test_a_program_that_does_not_exist_is_one_sentence(double: IngestDouble):
     assert run(double.endpoint).returncode == 2
 
 
-def test_a_python_without_glassbottom_runs_unwatched_and_says_so(double: IngestDouble):
+def test_a_python_without_glassbottom_runs_unwatched_and_says_so(double: IngestDouble, tmp_path: Path):
+    """As when a program below `run` starts the Python of another environment."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "other"], check=True)
     done = run(
         double.endpoint,
         "--",
         "env",
         f"PYTHONPATH={ROOT / 'agent' / 'glassbottom' / 'bootstrap'}",
-        sys.executable,
+        str(tmp_path / "other" / "bin" / "python"),
         "-c",
         "print('ran')",
     )
