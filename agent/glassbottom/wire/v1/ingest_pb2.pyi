@@ -406,7 +406,9 @@ global___Reject = Reject
 
 @typing.final
 class Throttle(google.protobuf.message.Message):
-    """The collector cannot keep up or cannot store; the agent keeps what fits its queue and retries."""
+    """The collector cannot keep up or cannot store; the agent keeps what fits its queue and retries. When a batch could not
+    be stored the stream ends after this: the agent connects again and resends what Welcome does not list as durable.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

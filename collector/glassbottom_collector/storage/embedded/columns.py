@@ -111,7 +111,15 @@ def meta_tables(definitions: Definitions) -> dict[str, Columns]:
 
 def text(values: Iterable[str]) -> NDArray[Any]:
     """A column of text."""
-    return _objects(list(values))
+    listed = list(values)
+    column = np.empty(len(listed), dtype=object)
+    column[:] = listed
+    return column
+
+
+SELECTED = {"stack": "* REPLACE (unhex(frames) AS frames)"}
+"""What to select from the columns of a table, where it is not all of them as they are: engines before 2.0 take bytes
+in numpy columns for text."""
 
 
 def definitions_of(contents: Sequence[Content], known: Container[int]) -> Definitions:
@@ -162,16 +170,10 @@ def _frames(frames: Mapping[int, Frame]) -> Columns:
 def _stacks(stacks: Mapping[int, Stack]) -> Columns:
     return {
         "id": _ids(stacks),
-        "frames": _objects([np.array(stack.frames, dtype="<u8").tobytes() for stack in stacks.values()]),
+        "frames": text(np.array(stack.frames, dtype="<u8").tobytes().hex() for stack in stacks.values()),
         "truncated": np.array([stack.truncated for stack in stacks.values()], dtype=np.bool_),
     }
 
 
 def _ids(ids: Iterable[int]) -> NDArray[np.uint64]:
     return np.fromiter(ids, dtype=np.uint64)
-
-
-def _objects(values: list[Any]) -> NDArray[Any]:
-    column = np.empty(len(values), dtype=object)
-    column[:] = values
-    return column

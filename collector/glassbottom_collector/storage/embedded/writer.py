@@ -32,7 +32,7 @@ from ...errors import BadRequest, CollectorError, StorageError, StorageFull
 from ...model.heap import HeapSnapshot, MetricPoint
 from ...model.process import Process
 from .. import EARLY_S_MAX, LATE_S_MAX, BatchKey
-from .columns import Columns, Content, day_tables, definitions_of, meta_tables, process_columns, text
+from .columns import SELECTED, Columns, Content, day_tables, definitions_of, meta_tables, process_columns, text
 from .files import META, Files, day_of, is_damage, is_full
 from .queue import Request, RequestQueue
 
@@ -286,7 +286,8 @@ class EmbeddedWriter:
             cursor.execute("BEGIN")
             try:
                 for table, incoming in tables.items():  # noqa: B007 - the engine finds `incoming` by its name
-                    cursor.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming {conflict}")
+                    selected = SELECTED.get(table.rpartition(".")[2], "*")
+                    cursor.execute(f"INSERT INTO {table} BY NAME SELECT {selected} FROM incoming {conflict}")
                 cursor.execute("COMMIT")
             except BaseException:
                 _roll_back(cursor)
