@@ -68,6 +68,7 @@ def test_the_wheel_has_code_types_and_data_and_nothing_of_the_tests(built: Path,
     assert (IN_WHEEL | data) - names == set()
     assert any(name.startswith("glassbottom/_native.") and name.endswith(".so") for name in names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert [name for name in names if name.endswith((".c", ".h", ".proto"))] == []
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"glassbottom", "glassbottom_collector"}
 
 
