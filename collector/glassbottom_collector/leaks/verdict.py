@@ -26,7 +26,7 @@ FALSE_DISCOVERY = 0.05
 CANDIDATE_P = 0.05
 SUSPICION_P = 0.001
 # A series that wanders (a pool, a backlog) is monotone by luck far more often than Mann-Kendall believes; fitted in
-# noise that may be a random walk, it reaches this level one time in a hundred.
+# noise that may be a random walk, it reaches this level two times in a hundred.
 WANDER_P = 0.01
 # A straight line may be this much less likely than one that levels off (log odds; 1 to 4.5), because the tail is
 # tested as well. Chosen on tuning seeds: at 0 a tenth of the leaks that come in bursts is missed, at -3 two warm-ups
