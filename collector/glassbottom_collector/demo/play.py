@@ -55,7 +55,10 @@ def _play(seconds: float, keep: bool, ends: contextlib.ExitStack) -> int:
     ends.callback(shop.stop)
     measured = _measure(directory)
     shop_address = shop.wait_until_ready()[1]
-    _say(f"collector at {address}, shop at http://{shop_address}; one session holds {measured['bytes'] / 1e6:.2f} MB")
+    _say(
+        f"collector at {address}, shop at http://{shop_address}; "
+        f"one session holds {measured['bytes'] / verdict.MIB:.2f} MiB"
+    )
 
     def watch(elapsed_s: float, driven: load.Driven) -> None:
         collector.check()
@@ -128,11 +131,11 @@ def _measure(directory: Path) -> dict[str, Any]:
 
 
 def _answer(command: list[str]) -> dict[str, Any]:
-    written = io.StringIO()
-    with contextlib.redirect_stdout(written):
+    written, told = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(written), contextlib.redirect_stderr(told):
         code = cli.main(command)
     if not written.getvalue():
-        raise CollectorError(f"`glassbottom {command[0]}` gave no answer (exit code {code}).")
+        raise CollectorError(f"`glassbottom {command[0]}` gave no answer (exit code {code}).\n{told.getvalue()}")
     answer: dict[str, Any] = json.loads(written.getvalue())
     return answer
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+MIB = 2**20
 RATE_TOLERANCE = 0.20
 # A type with a smaller part of a session's objects than this is not asked for: a sample stands for thousands of them.
 TYPE_SHARE_MIN = 0.05
@@ -90,8 +91,8 @@ def _rate(answer: Mapping[str, Any], first: Mapping[str, Any], truth: Truth) -> 
     said = first["bytes_per_second"]["value"]
     off = said / true - 1
     sentence = (
-        f"it grows by {said / 1e6:.2f} MB/s; true are {true / 1e6:.2f} MB/s "
-        f"({len(truth.sessions_at_ns)} sessions of {truth.session_bytes / 1e6:.2f} MB): {off:+.0%}."
+        f"it grows by {said / MIB:.2f} MiB/s; true are {true / MIB:.2f} MiB/s "
+        f"({len(truth.sessions_at_ns)} sessions of {truth.session_bytes / MIB:.2f} MiB): {off:+.0%}."
     )
     return Check(abs(off) <= RATE_TOLERANCE, sentence)
 
