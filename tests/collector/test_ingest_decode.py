@@ -117,6 +117,15 @@ def test_a_definition_under_another_ones_id_is_refused(kind: str) -> None:
     assert "but its content has" in complaint(message)
 
 
+def test_a_known_definition_is_passed_over_even_when_it_lies() -> None:
+    message = plain()
+    known = {frame.id for frame in message.definitions.frames}
+    message.definitions.frames[0].function = "something_else"
+    decoded = heap_of(message.SerializeToString(), INSTANCE, LIMITS, NOW_NS, known)
+    assert decoded.definitions.frames == {}
+    assert len(decoded.definitions.stacks) == 2
+
+
 def test_the_zero_that_separates_the_parts_of_a_hash_is_not_allowed_inside_one() -> None:
     frame = Code()
     frame.stack(("f\0a.py", "b.py", 1))

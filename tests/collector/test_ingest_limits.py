@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from glassbottom_collector.ingest.limits import ByteBudget, RowRate
+from glassbottom_collector.ingest.limits import ByteBudget, KnownIds, RowRate
 
 
 async def settle() -> None:
@@ -79,6 +79,31 @@ def test_more_than_everything_counts_as_everything() -> None:
         assert budget.bytes_held == 0
 
     asyncio.run(story())
+
+
+def test_what_turns_out_smaller_lets_the_next_one_in() -> None:
+    async def story() -> None:
+        budget = ByteBudget(100)
+        await budget.take(80)
+        waiting = asyncio.create_task(budget.take(50))
+        await settle()
+        budget.exchange(80, 60)
+        await settle()
+        assert not waiting.done()
+        budget.exchange(60, 50)
+        await asyncio.wait_for(waiting, 1)
+        assert (budget.bytes_held, budget.bytes_high) == (100, 100)
+
+    asyncio.run(story())
+
+
+def test_known_ids_are_forgotten_rather_than_kept_without_bound() -> None:
+    known = KnownIds(count_max=3)
+    known.add([1, 2, 3])
+    assert 2 in known
+    known.add([4])
+    assert len(known) == 0
+    assert 2 not in known
 
 
 def test_a_burst_is_free_and_what_exceeds_the_rate_waits_its_share() -> None:

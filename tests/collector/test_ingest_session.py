@@ -124,6 +124,19 @@ def test_rows_of_stacks_that_nobody_has_defined_are_kept(running: CollectorThrea
     assert state.sites.stack.tolist() == [99]
 
 
+def test_many_processes_that_define_the_same_code_define_it_once(running: CollectorThread) -> None:
+    """Hundreds of workers start together. What is known to be durable is neither checked nor held again."""
+    code = Code()
+    stacks = [code.stack((f"f{line}", "app.py", line)) for line in range(100)]
+    sites = {"stack": stacks, "live_bytes": np.ones(100)}
+    for _ in range(3):
+        with WireClient(running.address) as client:
+            client.wait_ack(HEAP, client.send_heap(time.time_ns(), sites, definitions=code.definitions()))
+    assert running.statistics()["ingest_definitions_known"] == 200
+    assert len(running.store.reader.stacks(stacks)) == 100
+    assert len(running.store.reader.heap_at("checkout", time.time_ns())) == 3
+
+
 def test_a_rejected_batch_does_not_hold_up_the_next(running: CollectorThread) -> None:
     with WireClient(running.address) as client:
         client.send_batch(batch(HEAP, 1, b"no snapshot"))

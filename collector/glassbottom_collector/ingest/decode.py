@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -97,8 +97,14 @@ def body_of(batch: ingest_pb2.Batch, limits: IngestConfig) -> bytes:
     return body
 
 
-def heap_of(body: bytes, instance_id: str, limits: IngestConfig, now_ns: int) -> HeapSnapshot:
-    """A heap snapshot, every column checked."""
+def heap_of(
+    body: bytes, instance_id: str, limits: IngestConfig, now_ns: int, known: Container[int] = frozenset()
+) -> HeapSnapshot:
+    """A heap snapshot, every column checked.
+
+    known: ids whose definitions are durable. An id says all there is to a definition, so another copy, even a false
+    one, is passed over: hundreds of processes that start together define the same code.
+    """
     message = heap_pb2.HeapSnapshot()
     _parse(message, body)
     _check_time(message.at_ns, now_ns)
@@ -127,7 +133,7 @@ def heap_of(body: bytes, instance_id: str, limits: IngestConfig, now_ns: int) ->
         ),
         sites=SiteColumns(**sites),
         types=TypeColumns(**types),
-        definitions=_definitions(message.definitions, limits.definitions_per_batch_max),
+        definitions=_definitions(message.definitions, limits.definitions_per_batch_max, known),
     )
 
 
@@ -201,12 +207,14 @@ def _columns(part: str, message: Message, layout: Mapping[str, str], rows_max: i
     return columns
 
 
-def _definitions(message: common_pb2.Definitions, count_max: int) -> Definitions:
+def _definitions(message: common_pb2.Definitions, count_max: int, known: Container[int]) -> Definitions:
     count = len(message.frames) + len(message.stacks) + len(message.types)
     if count > count_max:
         raise Malformed(f"The batch has {count} definitions; at most {count_max} are accepted.")
     frames: dict[int, Frame] = {}
     for sent in message.frames:
+        if sent.id in known:
+            continue
         _check_text("the function of a frame", sent.function, TEXT_CHARS_MAX)
         _check_text("the file of a frame", sent.file, TEXT_CHARS_MAX)
         frame = Frame(sent.function, sent.file, sent.line)
@@ -214,6 +222,8 @@ def _definitions(message: common_pb2.Definitions, count_max: int) -> Definitions
         frames[sent.id] = frame
     stacks: dict[int, Stack] = {}
     for defined in message.stacks:
+        if defined.id in known:
+            continue
         path = tuple(defined.frames)
         if len(path) > FRAMES_PER_STACK_MAX:
             raise Malformed(f"A stack has {len(path)} frames; at most {FRAMES_PER_STACK_MAX} are accepted.")
@@ -221,6 +231,8 @@ def _definitions(message: common_pb2.Definitions, count_max: int) -> Definitions
         stacks[defined.id] = Stack(defined.id, path, defined.truncated)
     types: dict[int, str] = {}
     for kind in message.types:
+        if kind.id in known:
+            continue
         _check_text("the name of a type", kind.name, TEXT_CHARS_MAX)
         _check_id("type", kind.id, type_id(kind.name))
         types[kind.id] = kind.name

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 
 class ByteBudget:
@@ -49,6 +49,16 @@ class ByteBudget:
             self._hold(wanted)
             turn.set_result(None)
 
+    def exchange(self, size: int, other: int) -> None:
+        """Gives back what take() took for something that has turned out to be of another size, and holds that.
+
+        Does not wait, since whoever waits with something in his hands may wait for ever; it may exceed the bound by
+        the batches being decoded, and take() waits until that is over.
+        """
+        self.bytes_held -= min(size, self.bytes_max)
+        self._hold(min(other, self.bytes_max))
+        self.give(0)
+
     def waiting(self) -> int:
         """Batches that wait for room."""
         return len(self._waiting)
@@ -56,6 +66,26 @@ class ByteBudget:
     def _hold(self, size: int) -> None:
         self.bytes_held += size
         self.bytes_high = max(self.bytes_high, self.bytes_held)
+
+
+class KnownIds:
+    """Ids whose definitions are durable; forgets all of them when they become too many."""
+
+    def __init__(self, count_max: int = 100_000) -> None:
+        self._count_max = count_max
+        self._ids: set[int] = set()
+
+    def __contains__(self, identity: object) -> bool:
+        return identity in self._ids
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def add(self, ids: Iterable[int]) -> None:
+        """Remembers them."""
+        self._ids.update(ids)
+        if len(self._ids) > self._count_max:
+            self._ids.clear()
 
 
 class RowRate:

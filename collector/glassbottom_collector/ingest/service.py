@@ -20,9 +20,9 @@ from ..config import IngestConfig
 from ..errors import BadRequest, StorageError, StorageFull
 from ..model.heap import HeapSnapshot, MetricPoint
 from ..model.process import Process
-from ..storage import BatchKey, Writer
+from ..storage import BYTES_PER_BATCH, BatchKey, Writer, bytes_held
 from .decode import Malformed, body_of, heap_of, metrics_of, process_of, statistics_of
-from .limits import ByteBudget, IngestCounters, RowRate
+from .limits import ByteBudget, IngestCounters, KnownIds, RowRate
 from .sessions import Connection, Registry
 
 HELLO_WAIT_S = 10.0
@@ -57,6 +57,7 @@ class Ingest(ingest_pb2_grpc.IngestServiceServicer):
         self._clock_ns = clock_ns
         self._clock_s = clock_s
         self._budget = ByteBudget(limits.pending_bytes_max)
+        self._known = KnownIds()
         self._draining = False
         self._empty = asyncio.Event()
 
@@ -69,6 +70,7 @@ class Ingest(ingest_pb2_grpc.IngestServiceServicer):
             "pending_bytes_high": self._budget.bytes_high,
             "pending_bytes_max": self._budget.bytes_max,
             "waiting": self._budget.waiting(),
+            "definitions_known": len(self._known),
         }
         return {f"ingest_{name}": float(value) for name, value in values.items()}
 
@@ -243,10 +245,13 @@ class Ingest(ingest_pb2_grpc.IngestServiceServicer):
         connection.dropped[stream] = max(batch.dropped, connection.dropped.get(stream, 0))
         while not connection.has_room(self._limits.credit_bytes):
             await connection.changed()
-        size = min(max(batch.body_bytes, len(batch.body)), self._limits.body_bytes_max)
+        # Rows take as much decoded as packed; only new definitions take more.
+        size = BYTES_PER_BATCH + min(max(batch.body_bytes, len(batch.body)), self._limits.body_bytes_max)
         await self._budget.take(size)
         try:
             content = await self._decode(batch, connection.process.instance_id)
+            self._budget.exchange(size, held := bytes_held(content))
+            size = held
             delay_s = connection.rate.delay_s(_rows(content))
             if delay_s:
                 self._counters["rate_delays_total"] += 1
@@ -276,7 +281,7 @@ class Ingest(ingest_pb2_grpc.IngestServiceServicer):
         def decode() -> HeapSnapshot | list[MetricPoint]:
             body = body_of(batch, self._limits)
             if batch.stream == ingest_pb2.STREAM_HEAP:
-                return heap_of(body, instance_id, self._limits, now_ns)
+                return heap_of(body, instance_id, self._limits, now_ns, self._known)
             return metrics_of(body, self._limits, now_ns)
 
         return decode() if batch.body_bytes <= INLINE_BYTES_MAX else await asyncio.to_thread(decode)
@@ -299,8 +304,11 @@ class Ingest(ingest_pb2_grpc.IngestServiceServicer):
             case None:
                 self._counters["batches_acked_total"] += 1
                 connection.ack(key.stream, key.seq)
-                if isinstance(content, HeapSnapshot) and content.header.complete:
-                    connection.snapshot_stored(content.header.at_ns)
+                if isinstance(content, HeapSnapshot):
+                    for ids in (content.definitions.frames, content.definitions.stacks, content.definitions.types):
+                        self._known.add(ids)
+                    if content.header.complete:
+                        connection.snapshot_stored(content.header.at_ns)
             case BadRequest() as error:
                 self._counters["batches_rejected_total"] += 1
                 connection.reject(key.stream, key.seq, str(error))

@@ -38,6 +38,26 @@ class StoreStatistics:
     problems: tuple[str, ...]
 
 
+BYTES_PER_BATCH = 500
+_BYTES_PER_SITE = 80
+_BYTES_PER_TYPE = 36
+_BYTES_PER_POINT = 400
+_BYTES_PER_DEFINITION = 500
+
+
+def bytes_held(content: HeapSnapshot | Sequence[MetricPoint]) -> int:
+    """Roughly what a decoded batch holds in memory: the measure of every bound on batches that wait."""
+    if not isinstance(content, HeapSnapshot):
+        return BYTES_PER_BATCH + _BYTES_PER_POINT * len(content)
+    defined = content.definitions
+    return (
+        BYTES_PER_BATCH
+        + _BYTES_PER_SITE * len(content.sites)
+        + _BYTES_PER_TYPE * len(content.types)
+        + _BYTES_PER_DEFINITION * (len(defined.frames) + len(defined.stacks) + len(defined.types))
+    )
+
+
 class Writer(Protocol):
     """Takes batches; each awaitable completes once the batch is durable.
 

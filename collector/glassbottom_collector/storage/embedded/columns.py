@@ -17,18 +17,12 @@ from numpy.typing import NDArray
 from ...model.code import Frame, Stack
 from ...model.heap import Definitions, HeapSnapshot, MetricPoint, SiteColumns, TypeColumns
 from ...model.process import Process
-from .. import BatchKey
+from .. import BatchKey, bytes_held
 
 Columns = dict[str, NDArray[Any]]
 
 SITE = tuple(SiteColumns.__dataclass_fields__)
 TYPE = tuple(TypeColumns.__dataclass_fields__)
-
-_BYTES_PER_SITE = 88
-_BYTES_PER_TYPE = 36
-_BYTES_PER_POINT = 200
-_BYTES_PER_DEFINITION = 250
-_BYTES_PER_BATCH = 500
 
 
 @dataclass(frozen=True)
@@ -50,13 +44,7 @@ class Content:
     @property
     def bytes(self) -> int:
         """Roughly what it holds in memory."""
-        total = _BYTES_PER_BATCH + _BYTES_PER_POINT * len(self.points)
-        if self.heap is not None:
-            defined = self.heap.definitions
-            definitions = len(defined.frames) + len(defined.stacks) + len(defined.types)
-            total += _BYTES_PER_SITE * len(self.heap.sites) + _BYTES_PER_TYPE * len(self.heap.types)
-            total += _BYTES_PER_DEFINITION * definitions
-        return total
+        return bytes_held(self.points if self.heap is None else self.heap)
 
 
 def day_tables(contents: Sequence[Content], batches: Sequence[int]) -> dict[str, Columns]:

@@ -37,7 +37,7 @@ from .files import META, Files, day_of, is_damage, is_full
 from .queue import Request, RequestQueue
 
 SESSIONS_REMEMBERED_MAX = 20_000
-DEFINITIONS_REMEMBERED_MAX = 200_000
+DEFINITIONS_REMEMBERED_MAX = 100_000
 PROCESSES_REMEMBERED_MAX = 20_000
 
 _IDLE_S = 1.0
