@@ -67,7 +67,7 @@ class Statistics(TypedDict):
     tables_bytes: int  # fixed memory of all tables
 
 def refusal() -> str | None:
-    """One sentence why this interpreter cannot be sampled (version, free-threaded, PYTHONMALLOC=debug, …), else None."""
+    """One sentence why this interpreter cannot be sampled (version, free-threaded, PYTHONMALLOC=debug), else None."""
 
 def start(
     *, interval_bytes: float = 524288.0, window_share: float = 0.1, window_ms: float = 20.0, seed: int | None = None
@@ -79,7 +79,7 @@ def start(
     """
 
 def stop() -> None:
-    """Ends sampling and forgets all samples. Hooks are removed where nobody sits above them, else stay as passthrough."""
+    """Ends sampling and forgets all samples. Hooks go where nobody sits above them, and else stay as passthrough."""
 
 def run_windows(seconds: float) -> None:
     """Opens and closes sampling windows for that long, in the calling thread, on time and without the GIL.
@@ -103,7 +103,7 @@ def snapshot() -> Snapshot | None:
     """Reads the tables; None when not started."""
 
 def stack(node: int) -> tuple[list[tuple[CodeType, int]], bool]:
-    """(code, byte offset of the instruction, -1 if not started) innermost first, and whether outer frames were left out.
+    """(code, byte offset of the instruction or -1 if not started) innermost first; whether outer frames were left out.
 
     No frames and False: allocated outside Python code. No frames and True: the table of call paths was full.
     Raises KeyError for a node this epoch does not know.

@@ -119,7 +119,9 @@ def main() -> None:
                         break
             done["snapshots"] += 1
         elif what < 70:
-            _native.set_rate(interval_bytes=rng.choice((4096.0, 16384.0, 65536.0)), window_share=rng.choice((0.1, 0.5, 1.0)))
+            _native.set_rate(
+                interval_bytes=rng.choice((4096.0, 16384.0, 65536.0)), window_share=rng.choice((0.1, 0.5, 1.0))
+            )
             done["rate_changes"] += 1
         elif what < 80:
             _native.release_unused()

@@ -10,6 +10,7 @@ import threading
 import time
 
 from glassbottom import _native
+
 from tests.support.sampling import sampler
 
 

@@ -10,8 +10,8 @@ import threading
 import time
 
 import pytest
-
 from glassbottom import _native
+
 from tests.support.sampling import Row, rows, sampler, within
 
 
@@ -140,7 +140,7 @@ def test_a_deep_stack_keeps_its_innermost_frames_and_says_so() -> None:
 
 def test_generators_coroutines_and_names_beyond_ascii_are_walked() -> None:
     namespace: dict = {"kept": []}
-    exec(  # noqa: S102
+    exec(
         "async def größe():\n    kept.append(bytes(1_000_000))\n\n"
         "def 生成():\n    yield\n    kept.append(bytes(1_000_000))\n    yield\n",
         namespace,
@@ -162,7 +162,7 @@ def test_code_that_comes_and_goes_is_released() -> None:
         while _native.statistics()["codes"] < _native.statistics()["codes_max"] * 0.6:
             for i in range(500):
                 scope: dict = {}
-                exec(f"def made_{churned}_{i}(): return bytes(9000)", scope)  # noqa: S102
+                exec(f"def made_{churned}_{i}(): return bytes(9000)", scope)
                 scope[f"made_{churned}_{i}"]()
             churned += 1
         before = _native.statistics()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 import pytest
-
 from glassbottom import _native
+
 from tests.support.sampling import sampler, types
 
 

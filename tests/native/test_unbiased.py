@@ -15,7 +15,6 @@ from collections.abc import Callable
 from itertools import repeat
 
 import pytest
-
 from glassbottom import _native
 
 from tests.support.sampling import sampler, within
@@ -94,7 +93,7 @@ def test_live_bytes_are_right_on_average_over_200_seeds(build: Callable[[list[ob
 
 
 def test_live_objects_are_right_on_average() -> None:
-    """Counts need the weight of a small block to stay a real number: rounded to an integer it would be off by a third."""
+    """Counts need the weight of a small block to stay a real number: rounded to an integer it is off by a third."""
     _, _, objects = estimates(small_blocks, seeds=200, share=1.0, interval_bytes=4096.0)
 
     # The list that keeps them is one more block, and grows in the builder too.
