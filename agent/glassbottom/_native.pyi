@@ -27,7 +27,7 @@ class Snapshot(TypedDict):
     alloc_objects_by_node: bytes  # float64, cumulative in the epoch
     samples_by_node: bytes  # uint32
     birth_oldest_ms: bytes  # int64, Unix epoch; 0 without live samples
-    birth_mean_ms: bytes  # int64, weighted
+    birth_mean_ms: bytes  # int64, weighted by live bytes
     birth_minutes: bytes  # uint32: distinct minutes of birth among live samples
     type_node: bytes  # uint32
     type_index: bytes  # uint32: index into type_names

@@ -137,7 +137,7 @@ add_samples(reading *r)
         p->live_objects_variance += within * weight * weight;
         r->live_bytes += bytes;
         r->live_bytes_variance += within * bytes * bytes;
-        p->birth_sum += weight * (double)s->birth_ms;
+        p->birth_sum += bytes * (double)s->birth_ms;
         if (p->samples == 0 || s->birth_ms < p->birth_oldest_ms)
             p->birth_oldest_ms = s->birth_ms;
         p->samples++;
@@ -278,7 +278,7 @@ to_dict(const reading *r, int64_t at_ns, uint32_t epoch)
         || put(d, "samples_by_node", PATHS(uint32_t, r->paths[i].samples)) < 0
         || put(d, "birth_oldest_ms", PATHS(int64_t, r->paths[i].birth_oldest_ms)) < 0
         || put(d, "birth_mean_ms",
-               PATHS(int64_t, r->paths[i].samples == 0 ? 0.0 : r->paths[i].birth_sum / r->paths[i].live_objects))
+               PATHS(int64_t, r->paths[i].samples == 0 ? 0.0 : r->paths[i].birth_sum / r->paths[i].live_bytes))
                < 0
         || put(d, "birth_minutes", PATHS(uint32_t, r->paths[i].minutes)) < 0
         || put(d, "type_node", TYPES(uint32_t, node)) < 0 || put(d, "type_index", TYPES(uint32_t, type)) < 0

@@ -115,7 +115,7 @@ class HeapSites(google.protobuf.message.Message):
     birth_oldest_ms: builtins.bytes
     """int64: birth of the oldest live sample, milliseconds since the Unix epoch; 0 without samples."""
     birth_mean_ms: builtins.bytes
-    """int64: weighted mean birth of live samples, milliseconds since the Unix epoch; 0 without samples."""
+    """int64: mean birth of live samples weighted by live bytes, milliseconds since the Unix epoch; 0 without samples."""
     birth_minutes: builtins.bytes
     """uint32: distinct minutes in which live samples were born. A leak keeps adding minutes; a warm-up stops."""
     def __init__(
