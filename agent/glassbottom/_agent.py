@@ -18,7 +18,7 @@ from typing import Any
 from . import _fork, _threads
 from ._clock import Clock, SystemClock
 from ._config import Config, from_env
-from ._errors import ConfigError
+from ._errors import CollectorUnavailable, ConfigError
 from ._guard import Guard
 from ._identity import Identity, identify
 from ._log import log
@@ -27,7 +27,7 @@ from .control import Commands
 from .probes import Probe, ProbeState, build
 from .probes.heap import HeapProbe
 from .transport.channel import connector
-from .transport.connection import Connector
+from .transport.connection import Connection, Connector
 from .transport.encode import codecs
 from .transport.queue import BatchQueue
 from .transport.sender import Sender
@@ -37,9 +37,11 @@ PROTOCOL = 1
 FIRST_READING_S = 1.0
 """After start, so that a process is seen before its first full interval."""
 IDLE_S = 60.0
-PAUSE_TIMEOUT_S = 0.1
-"""How long a fork may wait for the agent's threads."""
+PAUSE_TIMEOUT_S = 1.0
+"""How long a fork may wait for the agent; some milliseconds are usual, more than a tenth of a second only under a
+machine so busy that the fork waits for the GIL anyway."""
 PAUSE_SWITCH_INTERVAL_S = 1e-4
+FINISH_SLICE_S = 0.1
 
 _current: Agent | None = None
 DISABLED = ProbeState("off", "Switched off by GLASSBOTTOM_DISABLE or disable=True.")
@@ -181,10 +183,17 @@ def _replace_after_fork(parent: Agent) -> None:
     global _current, _lock
     _lock = threading.Lock()
     _threads.reset_after_fork()
-    agent = Agent(parent.config, provisional=parent.provisional, connect=parent.connect, clock=parent.clock)
+    connect = parent.connect if parent.is_at_rest else _never_connect
+    agent = Agent(parent.config, provisional=parent.provisional, connect=connect, clock=parent.clock)
     _current = agent
     with agent.guard.guarded("start"):
         agent.start()
+
+
+def _never_connect(on_event: Callable[[], None]) -> Connection:  # noqa: ARG001 - a Connector
+    raise CollectorUnavailable(
+        "This process was forked while its parent used gRPC, which would hang here; it does not report."
+    )
 
 
 class Agent:
@@ -216,6 +225,7 @@ class Agent:
         self._snapshot_wanted = False
         self._cpu_s, self._cpu_at_s, self._cpu_ratio = 0.0, self.clock.monotonic_s(), 0.0
         self._fork_timeouts = 0
+        self.is_at_rest = True
 
     # Life. In the application's thread.
 
@@ -236,7 +246,10 @@ class Agent:
         deadline_s = time.monotonic() + timeout_s
         if timeout_s > 0 and self.sender.has_connection:
             self.request_snapshot()
-            self.sender.flush(timeout_s)
+            # In slices: a collector that goes away meanwhile, or never answered, is not waited for.
+            while self.sender.has_connection and (left_s := deadline_s - time.monotonic()) > 0:
+                if self.sender.flush(min(left_s, FINISH_SLICE_S)):
+                    break
         self.stop(max(0.2, deadline_s - time.monotonic()))
 
     def stop(self, timeout_s: float) -> None:
@@ -253,7 +266,9 @@ class Agent:
         interval_s = sys.getswitchinterval()
         sys.setswitchinterval(PAUSE_SWITCH_INTERVAL_S)
         try:
-            if not self.sender.hold(PAUSE_TIMEOUT_S):
+            self.is_at_rest = False
+            self.is_at_rest = self.sender.hold(PAUSE_TIMEOUT_S)
+            if not self.is_at_rest:
                 self._fork_timeouts += 1
         finally:
             sys.setswitchinterval(interval_s)

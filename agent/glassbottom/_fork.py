@@ -1,8 +1,9 @@
 """What happens around os.fork(): before it, the agent ends its threads and closes its connection; after it, both go on.
 
-gRPC does not survive a fork with an open channel or a call under way, and a thread that holds a lock at the fork holds
-it for ever in the child. So neither exists at that moment. The parent waits at most a tenth of a second for it, longer
-only if gRPC is being imported right then: a half-imported module would break the child for good.
+gRPC does not survive a fork with an open channel or a call under way: a lock some thread holds inside it stays locked
+in the child for ever, and who then waits for it holds the GIL, so the whole child hangs. So at that moment no channel
+exists, none is being opened, and gRPC is not half imported. Should the agent not come to rest in time, the child's
+agent never touches gRPC: a worker that is not seen is better than one that hangs.
 
 Children of os.fork(), multiprocessing and prefork servers come through here. subprocess does not fork in Python and
 needs nothing. A fork made by a C library passes by unnoticed: the child's agent then stays silent, by its pid.
@@ -16,12 +17,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .transport import channel
-
 if TYPE_CHECKING:
     from ._agent import Agent
-
-IMPORT_TIMEOUT_S = 5.0
 
 _find: Callable[[], Agent | None] = lambda: None  # noqa: E731
 _replace: Callable[[Agent], None] = lambda _agent: None  # noqa: E731
@@ -54,7 +51,6 @@ def _before() -> None:
             _forking += 1
             if _forking == 1:
                 _paused = agent
-                channel.wait_until_imported(IMPORT_TIMEOUT_S)
                 agent.pause()
 
 
@@ -76,7 +72,6 @@ def _after_in_child() -> None:
     agent, _paused = _paused, None
     _lock = threading.Lock()
     _forking = 0
-    channel.reset_after_fork()
     if agent is not None:
         _inherited.append(agent)
         with agent.guard.guarded("fork.child"):

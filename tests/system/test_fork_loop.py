@@ -133,3 +133,28 @@ raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     for _ in range(3):
         done = python(code, double.endpoint)
         assert done.returncode == 0, done.stderr
+
+
+def test_a_child_forked_while_grpc_was_in_use_stays_silent_rather_than_hang(double: IngestDouble):
+    code = """
+import os, glassbottom, time
+import glassbottom._agent
+glassbottom.init(service="hasty")
+while not glassbottom.status()["connected"]:
+    time.sleep(0.01)
+glassbottom._agent.PAUSE_TIMEOUT_S = 0.05
+sender = glassbottom._agent._current.sender
+sender._stepping.acquire()  # as a step does that takes too long
+pid = os.fork()
+if pid == 0:
+    glassbottom.snapshot()
+    silent = not glassbottom.flush(1) and "was forked while" in glassbottom.status()["collector"]["last_error"]
+    os._exit(0 if silent else 9)
+sender._stepping.release()
+assert os.waitpid(pid, 0)[1] == 0
+assert glassbottom.snapshot() and glassbottom.flush(20)
+assert glassbottom.status()["statistics"]["fork_timeouts_total"] == 1
+"""
+    done = python(code, double.endpoint)
+    assert done.returncode == 0, done.stderr
+    assert len(double.pids()) == 1

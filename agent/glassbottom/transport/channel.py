@@ -14,7 +14,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from types import ModuleType
 from typing import Any
 
 from .. import _threads
@@ -39,35 +38,10 @@ def connector(endpoint: str, tls: TlsConfig) -> Connector:
     return connect
 
 
-def wait_until_imported(timeout_s: float) -> None:
-    """Waits for an import of gRPC that is under way in another thread.
-
-    A child forked in the middle of it would for ever find a half-imported module, also where the application itself
-    uses gRPC.
-    """
-    if _importing.acquire(timeout=timeout_s):
-        _importing.release()
-
-
-def reset_after_fork() -> None:
-    """The lock may have been held by a thread the child does not have."""
-    global _importing
-    _importing = threading.Lock()
-
-
-_importing = threading.Lock()
-
-
-def _import_grpc() -> ModuleType:
-    with _importing:
-        import grpc
-    return grpc
-
-
 class _GrpcConnection:
     def __init__(self, endpoint: str, tls: TlsConfig, on_event: Callable[[], None]) -> None:
         try:
-            grpc = _import_grpc()
+            import grpc
         except ImportError as error:
             raise CollectorUnavailable(f"gRPC cannot be imported: {error}. Install grpcio.") from error
         self._on_event = on_event
@@ -114,7 +88,8 @@ class _GrpcConnection:
 
     def _receive_all(self) -> None:
         _threads.enter()
-        grpc = _import_grpc()
+        import grpc
+
         try:
             for response in self._call:
                 if len(self._received) >= RECEIVED_MAX:

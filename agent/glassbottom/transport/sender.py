@@ -35,6 +35,7 @@ RESULTS_MAX = 100
 """Answers to commands held back until there is a connection."""
 CREDIT_BYTES_MIN = 1024
 CLOSE_TIMEOUT_S = 0.5
+OPENING_TIMEOUT_S = 5.0
 FAILURES_UNTOLD = 1
 """In a row; one failure may be a collector that restarts, or this process on its way out."""
 
@@ -96,6 +97,7 @@ class Sender:
         self._wake = threading.Event()
         self._stepping = threading.Lock()
         self._held = False
+        self._opening = False
         self._flushes: deque[threading.Event] = deque()
         self._results: deque[ingest_pb2.CommandResult] = deque()
 
@@ -136,11 +138,15 @@ class Sender:
         """Before a fork, in the forking thread: the connection is closed and step() does not run until release().
 
         The thread itself stays, asleep; under a contended GIL, ending and starting threads would take far longer.
-        False when something still runs after timeout_s.
+        False when something still runs after timeout_s; only the opening of a connection, which the first time imports
+        and starts gRPC, is waited for longer.
         """
         deadline_s = time.monotonic() + timeout_s
-        if not self._stepping.acquire(timeout=timeout_s):
-            return False
+        while not self._stepping.acquire(timeout=max(0.0, deadline_s - time.monotonic())):
+            if not self._opening or timeout_s >= OPENING_TIMEOUT_S:
+                return False
+            timeout_s = OPENING_TIMEOUT_S
+            deadline_s = time.monotonic() + timeout_s
         self._held = True
         return self.disconnect(max(0.0, deadline_s - time.monotonic()))
 
@@ -243,11 +249,14 @@ class Sender:
         return max(0.0, moment_s - self._clock.monotonic_s())
 
     def _open(self, now_s: float) -> None:
+        self._opening = True
         try:
             connection = self._connect(self._wake.set)
         except CollectorUnavailable as error:
             self._failed(str(error), now_s)
             return
+        finally:
+            self._opening = False
         self._connection = connection
         self._connected_at_s = now_s
         self._connections += 1
