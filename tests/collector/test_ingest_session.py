@@ -146,6 +146,7 @@ def test_a_rejected_batch_does_not_hold_up_the_next(running: CollectorThread) ->
         assert (reject.stream, reject.seq) == (HEAP, 1)
         assert reject.reason == "The body is not a HeapSnapshot."
     assert running.statistics()["ingest_batches_rejected_total"] == 1
+    assert running.statistics()["ingest_pending_bytes"] == 0
 
 
 def test_an_unknown_stream_and_a_number_of_zero_are_rejected(running: CollectorThread) -> None:

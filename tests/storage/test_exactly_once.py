@@ -105,6 +105,15 @@ def test_the_mark_is_found_when_the_last_batch_was_of_the_day_before(bench: Benc
     assert agent.open(bench.writer) == {HEAP: 3}
 
 
+def test_a_batch_of_long_ago_meets_the_mark_in_the_file_of_its_own_day(bench: Bench) -> None:
+    agent = StoreAgent()
+    agent.heap(bench.writer, NOON, {1: 1.0})
+    bench.clock.now_ns = NOON + 10 * DAY
+    bench.reopen()
+    agent.heap(bench.writer, NOON, {1: 1.0}, seq=1)
+    assert stored(bench) == [0]
+
+
 def test_one_commit_may_span_days_and_loses_nothing(bench: Bench) -> None:
     agents = [StoreAgent() for _ in range(3)]
     times = [MIDNIGHT - S, MIDNIGHT + S, MIDNIGHT - S // 2, MIDNIGHT + 2 * S]

@@ -265,10 +265,8 @@ class Ingest(ingest_pb2_grpc.IngestServiceServicer):
         except BaseException:
             self._budget.give(size)
             raise
-        # Nothing is awaited from here on: a connection that another one has replaced gives the store nothing more.
-        if connection.ended is not None:
-            self._budget.give(size)
-            return
+        # Nothing is awaited from here on, and end() cancels us where we wait: a connection that has been replaced gives
+        # the store nothing more.
         connection.received[stream] = seq
         connection.launched(size)
         key = BatchKey(connection.session_id, stream, seq)

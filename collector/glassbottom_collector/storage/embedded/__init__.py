@@ -26,7 +26,7 @@ class EmbeddedStore:
         self._config = config
         try:
             self._files = Files(config, clock_ns)
-            self._files.retire()
+            self.retire()
         except BaseException:
             self._lock.release()
             raise
@@ -52,6 +52,10 @@ class EmbeddedStore:
         full = self.full()
         problems = (*self._files.problems(), *([full] if full else []))
         return StoreStatistics({f"store_{name}": float(value) for name, value in values.items()}, problems)
+
+    def retire(self) -> None:
+        """Deletes what is beyond the limits now; the writer does so by itself every half minute."""
+        self._files.retire()
 
     def hurry(self) -> None:
         """From now on everything is committed as soon as it comes; for a drain, which waits for acknowledgements."""
