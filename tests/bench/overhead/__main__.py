@@ -24,7 +24,7 @@ from tests.support.collector_process import collector_process
 
 TARGETS = {"ratio": 1.01, "p99": 1.02}
 CROSS_CHECKED = ("null", "agent")  # whose latencies wrk takes as well
-SETTLE_S = 2.0
+SETTLE_S = 4.0  # sliced but not counted: the agent imports gRPC, connects and takes its first snapshot
 
 
 def say(*words: object) -> None:
@@ -46,6 +46,10 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=9, help="pairs for null, floor and agent (default 9)")
     parser.add_argument("--peer-runs", type=int, default=5, help="pairs for the other tools, whose cost is larger (5)")
     parser.add_argument("--seconds", type=float, default=12.0, help="sliced time of a pair, both together (12)")
+    parser.add_argument("--slice-ms", type=float, default=pairs.SLICE_MS, help="mean length of a slice (17.5)")
+    parser.add_argument(
+        "--alone-seconds", type=float, default=10.0, help="undisturbed time in which a peer's threads are clocked (10)"
+    )
     parser.add_argument("--turns", type=int, default=4, help="undisturbed turns of w2, null and agent only (4)")
     parser.add_argument("--turn-seconds", type=int, default=3, help="length of such a turn (3)")
     parser.add_argument("--workloads", type=names(workloads.NAMES), default=list(workloads.NAMES))
@@ -53,11 +57,12 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--build", choices=("plain", "optimised", "both"), default=None, help="default both")
     parser.add_argument("--quick", action="store_true", help="one very short run of null, floor and agent, plain build")
     parser.add_argument("--details", type=Path, help="write every run, with the peers' own reports, to this JSON file")
+    parser.add_argument("--endpoint", help="send to this running collector, HOST:PORT, instead of starting one")
     parser.add_argument("--seed", type=int, default=1, help="of the slice lengths and the order of the peers")
     chosen = parser.parse_args(argv)
     if chosen.quick:
         chosen.runs = chosen.peer_runs = 1
-        chosen.seconds, chosen.turns, chosen.turn_seconds = 1.0, 2, 1
+        chosen.seconds, chosen.alone_seconds, chosen.turns, chosen.turn_seconds = 1.0, 0.5, 2, 1
     chosen.settle = 0.3 if chosen.quick else SETTLE_S
     chosen.peers = chosen.peers or list(peers.OURS if chosen.quick else peers.NAMES)
     chosen.build = chosen.build or ("plain" if chosen.quick else "both")
@@ -93,15 +98,19 @@ def measure(
             result: dict[str, Any] = {}
             constant = load.constant_load((plain, instrumented), scratch) if workload == "w2" else None
             with constant or contextlib.nullcontext():
-                pairs.slice_by_turns(plain, instrumented, chosen.settle, dice)
-                sliced = pairs.slice_by_turns(plain, instrumented, chosen.seconds, dice)
+                pairs.slice_by_turns(plain, instrumented, chosen.settle, dice, chosen.slice_ms)
+                sliced = pairs.slice_by_turns(plain, instrumented, chosen.seconds, dice, chosen.slice_ms)
+                background = pairs.background_share(instrumented, chosen.alone_seconds)
             result |= {
-                "ratio": sliced.ratio,
+                "ratio": sliced.ratio_steady(background),
+                "background": background,
+                "ratio_sliced": sliced.ratio,
                 "ratio_cpu": sliced.ratio_cpu,
                 "slices": sliced.slices,
                 "operations": [sliced.plain.operations, sliced.instrumented.operations],
                 "wall_ns": [sliced.plain.wall_ns, sliced.instrumented.wall_ns],
                 "cpu_ns": [sliced.plain.cpu_ns, sliced.instrumented.cpu_ns],
+                "main_thread_cpu_ns": [sliced.plain.main_thread_cpu_ns, sliced.instrumented.main_thread_cpu_ns],
             }
             if workload == "w2":
                 result |= latency_ratios("", [sliced.plain, sliced.instrumented])
@@ -129,15 +138,22 @@ def spread(values: list[float]) -> str:
 
 COLUMNS = {
     "ratio": "ops/s without / with",
-    "ratio_cpu": "per CPU second",
+    "ratio_sliced": "sliced, wall time",
+    "ratio_cpu": "sliced, CPU time",
+    "background": "own threads, cores",
     "p50": "p50 with / without",
     "p99": "p99 with / without",
     "p99_client": "p99 seen by wrk",
 }
 
 
-def table(title: str, runs: Mapping[str, list[dict[str, Any]]], unavailable: Mapping[str, str]) -> str:
-    """Lines for a reader: median [min-max] of each measure, by peer."""
+def table(
+    title: str,
+    runs: Mapping[str, list[dict[str, Any]]],
+    unavailable: Mapping[str, str],
+    targets: Mapping[str, float],
+) -> str:
+    """Lines for a reader: median [min-max] of each measure, by peer; then the agent against its targets."""
     columns = [key for key in COLUMNS if any(key in run for found in runs.values() for run in found)]
     lines = [title, f"  {'peer':<12} {'runs':>4}" + "".join(f"  {COLUMNS[key]:<22}" for key in columns)]
     for peer in peers.NAMES:
@@ -146,7 +162,7 @@ def table(title: str, runs: Mapping[str, list[dict[str, Any]]], unavailable: Map
             lines.append(f"  {peer:<12} {len(found):>4}" + "".join(f"  {cell:<22}" for cell in cells))
         elif peer in unavailable:
             lines.append(f"  {peer:<12}    -  unavailable: {unavailable[peer]}")
-    for key, target in TARGETS.items():
+    for key, target in targets.items():
         if (agent := runs.get("agent")) and key in agent[0]:
             median = statistics.median(run[key] for run in agent)
             lines.append(
@@ -160,7 +176,12 @@ def summary(runs: Mapping[str, list[dict[str, Any]]], unavailable: Mapping[str, 
     result: dict[str, Any] = {peer: None for peer in peers.OURS if peer in runs} | {"peers": {}}
     for peer, found in runs.items():
         into = result if peer in peers.OURS else result["peers"]
-        for key, name in (("ratio", peer), ("p99", f"{peer}_p99"), ("p99_client", f"{peer}_p99_client")):
+        for key, name in (
+            ("ratio", peer),
+            ("ratio_sliced", f"{peer}_sliced"),
+            ("p99", f"{peer}_p99"),
+            ("p99_client", f"{peer}_p99_client"),
+        ):
             if key in found[0]:
                 into[name] = round(statistics.median(run[key] for run in found), 4)
     result["peers"] |= {peer: {"unavailable": reason} for peer, reason in unavailable.items()}
@@ -185,12 +206,14 @@ def run(chosen: argparse.Namespace) -> dict[str, Any]:
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="glassbottom-floor-")))
-        collector = stack.enter_context(collector_process()) if "agent" in chosen.peers else None
+        endpoint = chosen.endpoint
+        if endpoint is None and "agent" in chosen.peers:
+            endpoint = stack.enter_context(collector_process()).address
         for build in ready:
             print(f"\n{build.name} build: {build.description}", flush=True)
             options = {
                 "floor": str(builds.compile_floor(build.python, scratch)),
-                "endpoint": collector.address if collector else "",
+                "endpoint": endpoint,
                 # A quick run is shorter than an interval, and still has to see the agent send.
                 "environment": {"GLASSBOTTOM_SNAPSHOT_INTERVAL_S": "0.5"} if chosen.quick else {},
             }
@@ -221,10 +244,11 @@ def run(chosen: argparse.Namespace) -> dict[str, Any]:
                     say(
                         f"[{time.monotonic() - started:5.0f} s] {workload}{build.suffix} {done + 1}/{len(todo)} "
                         f"{peer}: "
-                        f"{result['ratio']:.3f} (cpu {result['ratio_cpu']:.3f})"
+                        f"{result['ratio']:.3f} (wall {result['ratio_sliced']:.3f} cpu {result['ratio_cpu']:.3f})"
                         + (f" p99 {result['p99']:.3f}" if "p99" in result else "")
                     )
-                print("\n" + table(f"{workload}{build.suffix}", runs, unavailable), flush=True)
+                targets = {} if chosen.quick else TARGETS  # a quick run is too short to judge anything by
+                print("\n" + table(f"{workload}{build.suffix}", runs, unavailable, targets), flush=True)
                 results[workload + build.suffix] = summary(runs, unavailable)
                 details[workload + build.suffix] = {"build": build.description, "runs": runs}
                 if chosen.details:

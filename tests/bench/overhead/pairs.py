@@ -24,7 +24,8 @@ from typing import Any
 from tests.bench.overhead.builds import ROOT, BenchError, Build
 from tests.bench.overhead.workloads import BUCKET_US, Page
 
-SLICE_MS_MIN, SLICE_MS_MAX = 15.0, 20.0
+SLICE_MS = 17.5
+SLICE_SPREAD = 1 / 7  # slices last SLICE_MS give or take this share: 15 to 20 ms
 READY_TIMEOUT_S = 120.0
 FAREWELL_TIMEOUT_S = 20.0
 
@@ -95,6 +96,13 @@ class Workload:
         """CPU time of the whole process, all threads, also those that ended (CPUCLOCK_SCHED of the pid)."""
         return time.clock_gettime_ns((~self.pid << 3) | 2)
 
+    @property
+    def threads(self) -> int:
+        return len(os.listdir(f"/proc/{self.pid}/task"))
+
+    def main_thread_cpu_ns(self) -> int:
+        return int(Path(f"/proc/{self.pid}/task/{self.pid}/schedstat").read_text().split()[0])
+
     def farewell(self) -> dict[str, Any]:
         """Ends the process politely; what its peer reports about itself."""
         self.resume()
@@ -131,7 +139,8 @@ class Side:
 
     operations: int
     wall_ns: int  # of its own slices
-    cpu_ns: int
+    cpu_ns: int  # of all threads
+    main_thread_cpu_ns: int  # the rest is what the peer's own threads took
     latencies: list[int]  # requests by latency, see Page.latencies(); all zero where there are none
 
     def percentile_us(self, share: float) -> float:
@@ -163,6 +172,35 @@ class Pair:
         """Operations per second of own CPU time: blind to foreign load on the core, and to waiting."""
         return ratio(self.plain.operations, self.plain.cpu_ns, self.instrumented.operations, self.instrumented.cpu_ns)
 
+    def ratio_steady(self, background: float) -> float:
+        """What a process pays that nobody stops: its main thread's CPU time per operation, and its other threads.
+
+        background: share of a core that the peer's own threads take, measured while the process runs undisturbed. In
+        slices they take more: SIGSTOP and SIGCONT wake every thread of the process each time, and timers run by the
+        wall, which passes twice as fast as the process's own time.
+        """
+        main_thread = ratio(
+            self.plain.operations,
+            self.plain.main_thread_cpu_ns,
+            self.instrumented.operations,
+            self.instrumented.main_thread_cpu_ns,
+        )
+        return main_thread / (1 - background)
+
+
+def background_share(workload: Workload, seconds: float) -> float:
+    """Share of a core that the threads beside the main one take while the process, which stands still, runs alone."""
+    if workload.threads == 1:
+        return 0.0
+    taken = workload.main_thread_cpu_ns() - workload.cpu_ns()
+    start = time.monotonic_ns()
+    workload.resume()
+    time.sleep(seconds)
+    workload.stop()
+    elapsed = time.monotonic_ns() - start
+    taken += workload.cpu_ns() - workload.main_thread_cpu_ns()
+    return taken / elapsed
+
 
 def ratio(operations_plain: int, ns_plain: int, operations_instrumented: int, ns_instrumented: int) -> float:
     if operations_instrumented == 0 or operations_plain == 0:
@@ -187,11 +225,14 @@ def pair(
         yield sides[0], sides[1]
 
 
-def slice_by_turns(plain: Workload, instrumented: Workload, seconds: float, dice: random.Random) -> Pair:
+def slice_by_turns(
+    plain: Workload, instrumented: Workload, seconds: float, dice: random.Random, slice_ms: float = SLICE_MS
+) -> Pair:
     """Lets both, which stand still, run in turn for that long together; they stand still again afterwards."""
     sides = (plain, instrumented)
     operations = [-side.page.operations for side in sides]
     cpu = [-side.cpu_ns() for side in sides]
+    main_cpu = [-side.main_thread_cpu_ns() for side in sides]
     latencies = [side.page.latencies() for side in sides]
     wall = [0, 0]
     slices = 0
@@ -200,7 +241,7 @@ def slice_by_turns(plain: Workload, instrumented: Workload, seconds: float, dice
     while time.monotonic() < end:
         for turn in order:
             side = sides[turn]
-            length = dice.uniform(SLICE_MS_MIN, SLICE_MS_MAX) / 1e3
+            length = slice_ms * dice.uniform(1 - SLICE_SPREAD, 1 + SLICE_SPREAD) / 1e3
             start = time.monotonic_ns()
             side.resume()
             time.sleep(length)
@@ -211,6 +252,8 @@ def slice_by_turns(plain: Workload, instrumented: Workload, seconds: float, dice
     for i, side in enumerate(sides):
         operations[i] += side.page.operations
         cpu[i] += side.cpu_ns()
+        main_cpu[i] += side.main_thread_cpu_ns()
         latencies[i] = [now - then for now, then in zip(side.page.latencies(), latencies[i], strict=True)]
-    plain_side, instrumented_side = (Side(*values) for values in zip(operations, wall, cpu, latencies, strict=True))
+    columns = zip(operations, wall, cpu, main_cpu, latencies, strict=True)
+    plain_side, instrumented_side = (Side(*values) for values in columns)
     return Pair(plain_side, instrumented_side, slices)

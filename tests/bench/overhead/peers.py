@@ -9,6 +9,7 @@ import dataclasses
 import importlib.machinery
 import importlib.util
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ OURS = ("null", "floor", "agent")
 OTHERS = ("ddtrace", "pyroscope", "memray", "tracemalloc")
 NAMES = OURS + OTHERS
 ALL = (*NAMES, "grpc")  # grpc is for the footprint: what the transport alone weighs
+CONNECT_TIMEOUT_S = 20.0
 NOBODY_LISTENS = "http://127.0.0.1:9"  # the discard port
 
 
@@ -63,10 +65,17 @@ def floor(options: dict[str, Any]) -> Peer:
 
 
 def agent(options: dict[str, Any]) -> Peer:
-    """The whole agent by its one line, all defaults, connected to the collector the harness started."""
+    """The whole agent by its one line, all defaults, connected to the collector the harness started.
+
+    Waits for the connection: what is measured is a running agent, not its thread importing gRPC while the workload
+    builds its heap, which would then lie between gRPC's objects.
+    """
     import glassbottom
 
     glassbottom.init(service="overhead-bench", endpoint=options["endpoint"])
+    deadline = time.monotonic() + CONNECT_TIMEOUT_S
+    while not glassbottom.status()["connected"] and time.monotonic() < deadline:
+        time.sleep(0.01)
     return Peer("agent", lambda: dict(glassbottom.status()))
 
 
