@@ -87,3 +87,18 @@ def test_too_short_a_run_is_refused_with_the_reason(tmp_path: Path) -> None:
     assert running.returncode == 2
     assert told == ""
     assert "too few snapshots" in message
+
+
+def test_a_shop_that_dies_is_told_with_its_own_last_words(tmp_path: Path) -> None:
+    with demo(tmp_path, "--seconds", "600") as running:
+        assert running.stderr is not None
+        while " 10 s of 600" not in (line := running.stderr.readline()):
+            assert line, "the demonstration ended before it began"
+        (shop,) = [entry for entry in left_behind(tmp_path) if "uvicorn" in entry]
+        os.kill(int(shop.partition(" ")[0]), signal.SIGKILL)
+        _, rest = running.communicate(timeout=60)
+
+    assert running.returncode == 1, rest
+    assert "The shop ended with code -9" in rest
+    assert "Traceback" not in rest
+    assert left_behind(tmp_path) == []

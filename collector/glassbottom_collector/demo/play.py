@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -28,12 +28,55 @@ ENDED_BY_A_PERSON = 130
 HERE = Path(__file__).resolve().parent
 
 
+class Ended(Exception):  # noqa: N818 - a person's wish, no error
+    """Somebody pressed Ctrl-C, or sent SIGTERM."""
+
+
+class Ending:
+    """Ctrl-C and SIGTERM as a question that is asked between steps, and never in the middle of one.
+
+    An exception raised wherever the interpreter happens to be would leave half-made objects behind. The second
+    signal does that all the same: whoever presses twice wants it.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def check(self) -> None:
+        """Raises Ended when it is time."""
+        if self._asked:
+            raise Ended
+
+    def sleep(self, seconds: float) -> None:
+        """Waits that long, or until it is time."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self.check()
+            time.sleep(min(left, 0.2))
+
+    @contextlib.contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Listens to both, and gives them back at the end."""
+        before = {which: signal.signal(which, self._ask) for which in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for which, handler in before.items():
+                signal.signal(which, handler)
+
+    def _ask(self, _signal: int, _frame: FrameType | None) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+
+
 def play(seconds: float, *, keep: bool) -> int:
     """The whole demonstration; returns the exit code."""
+    ending = Ending()
     try:
-        with _ended_by_sigterm_as_by_ctrl_c(), contextlib.ExitStack() as ends:
-            return _play(seconds, keep, ends)
-    except KeyboardInterrupt:
+        with ending.on_signals(), contextlib.ExitStack() as ends:
+            return _play(seconds, keep, ends, ending)
+    except Ended:
         _say("ended; everything that was started is stopped.")
         return ENDED_BY_A_PERSON
     except CollectorError as error:
@@ -41,7 +84,7 @@ def play(seconds: float, *, keep: bool) -> int:
         return 1
 
 
-def _play(seconds: float, keep: bool, ends: contextlib.ExitStack) -> int:
+def _play(seconds: float, keep: bool, ends: contextlib.ExitStack, ending: Ending) -> int:
     directory = Path(tempfile.mkdtemp(prefix="glassbottom-demo-"))
     ends.callback(shutil.rmtree, directory, ignore_errors=True)
     # Where a user's own code lies: code in site-packages counts as a library, and would not be named first.
@@ -50,19 +93,23 @@ def _play(seconds: float, keep: bool, ends: contextlib.ExitStack) -> int:
     _say('starting a collector, and a FastAPI shop with `glassbottom.init(service="shop")` in it')
     collector = processes.collector(directory / "data")
     ends.callback(collector.stop)
-    address = collector.wait_until_ready()[1]
+    address = collector.wait_until_ready(ending.check)[1]
     shop = processes.shop(directory, address)
     ends.callback(shop.stop)
-    measured = _measure(directory)
-    shop_address = shop.wait_until_ready()[1]
+    measured = _measure(directory, ending)
+    shop_address = shop.wait_until_ready(ending.check)[1]
     _say(
         f"collector at {address}, shop at http://{shop_address}; "
         f"one session holds {measured['bytes'] / verdict.MIB:.2f} MiB"
     )
 
-    def watch(elapsed_s: float, driven: load.Driven) -> None:
+    def all_is_well() -> None:
+        ending.check()
         collector.check()
         shop.check()
+
+    def watch(elapsed_s: float, driven: load.Driven) -> None:
+        all_is_well()
         if round(elapsed_s) % 10 == 0:
             _say(
                 f"{elapsed_s:3.0f} s of {seconds:g}: {len(driven.sessions_at_ns)} WebSocket sessions opened, "
@@ -70,9 +117,9 @@ def _play(seconds: float, keep: bool, ends: contextlib.ExitStack) -> int:
             )
 
     started_ns = time.time_ns()
-    driven = _drive(shop_address, seconds, watch)
+    driven = _drive(shop_address, seconds, watch, all_is_well)
     stopped_ns = time.time_ns()
-    time.sleep(SETTLE_S)
+    ending.sleep(SETTLE_S)
 
     truth = verdict.Truth(
         leak=verdict.find_place(source, "json.loads("),
@@ -94,23 +141,26 @@ def _play(seconds: float, keep: bool, ends: contextlib.ExitStack) -> int:
     print(f"\n{'The verdict agrees with the truth.' if agrees else 'The verdict does not agree with the truth.'}")
     _tell_how_to_look_further(address, keep=keep)
     if keep:
-        _stay(collector)
+        _stay(collector, ending)
     return 0 if agrees else 1
 
 
-def _drive(address: str, seconds: float, watch: Any) -> load.Driven:
+def _drive(
+    address: str, seconds: float, watch: Callable[[float, load.Driven], None], all_is_well: Callable[[], None]
+) -> load.Driven:
     async def open_and_drive() -> load.Driven:
         await load.wait_until_open(address)
         return await load.drive(address, seconds, watch)
 
     try:
         return asyncio.run(open_and_drive())
+    except TimeoutError:
+        all_is_well()
+        raise CollectorError(f"The shop at {address} runs but does not answer.") from None
     except BaseExceptionGroup as group:
-        # One sentence for a person: the clients' task group wraps even a process that ended.
-        first = _first_of(group)
-        if isinstance(first, (CollectorError, KeyboardInterrupt)):
-            raise first from None
-        raise CollectorError(f"A client of the shop failed: {first!r}.") from group
+        # When a process has ended, its clients may have noticed first; then its own last words are told, not theirs.
+        all_is_well()
+        raise CollectorError(f"A client of the shop failed: {_first_of(group)!r}.") from group
 
 
 def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -118,12 +168,13 @@ def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
 
 
-def _measure(directory: Path) -> dict[str, Any]:
+def _measure(directory: Path, ending: Ending) -> dict[str, Any]:
     command = [sys.executable, str(HERE / "measure.py"), str(directory)]
     environment = {**processes.environment(), "GLASSBOTTOM_DISABLE": "1"}
     done = subprocess.run(
         command, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL, check=False
     )
+    ending.check()  # Ctrl-C at a terminal has ended it as well
     if done.returncode != 0:
         raise CollectorError(f"Measuring one session failed.\n{done.stderr}")
     measured: dict[str, Any] = json.loads(done.stdout)
@@ -153,26 +204,12 @@ def _tell_how_to_look_further(address: str, *, keep: bool) -> None:
         print(f"  {question:<68}  {answer}")
 
 
-def _stay(collector: processes.Process) -> None:
+def _stay(collector: processes.Process, ending: Ending) -> None:
     _say("the collector and the shop stay until Ctrl-C.")
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(Ended):
         while True:
-            time.sleep(1)
+            ending.sleep(1)
             collector.check()
-
-
-@contextlib.contextmanager
-def _ended_by_sigterm_as_by_ctrl_c() -> Iterator[None]:
-    """Whoever ends us politely, from a terminal or a supervisor, leaves no process and no file behind."""
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _rfc3339(at_ns: int) -> str:

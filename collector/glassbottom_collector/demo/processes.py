@@ -12,8 +12,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import CollectorError
@@ -61,13 +62,18 @@ class Process:
         self._reader = threading.Thread(target=self._read, name=f"demo-{name}", daemon=True)
         self._reader.start()
 
-    def wait_until_ready(self) -> re.Match[str]:
-        """The line it said it with. Raises ProcessFailed when it ends or START_S_MAX pass without."""
-        self._seen.wait(START_S_MAX)
+    def wait_until_ready(self, meanwhile: Callable[[], None]) -> re.Match[str]:
+        """The line it said it with. meanwhile is called now and then, and may raise to end the wait.
+
+        Raises ProcessFailed when the process ends, or START_S_MAX pass, without that line.
+        """
+        until_s = time.monotonic() + START_S_MAX
+        while not self._seen.wait(0.1):
+            meanwhile()
+            if time.monotonic() > until_s:
+                raise ProcessFailed(f"The {self.name} was not ready within {START_S_MAX:g} s.\n{self.tail()}")
         if self._found is None:
-            self.check()
-            self.stop()
-            raise ProcessFailed(f"The {self.name} was not ready within {START_S_MAX:g} s.\n{self.tail()}")
+            raise ProcessFailed(f"The {self.name} ended before it was ready.\n{self.tail()}")
         return self._found
 
     def check(self) -> None:
