@@ -40,11 +40,12 @@ def plainly(given_: Snapshots) -> tuple[list[dict[int, float]], list[dict[int, f
     return lives, allocations
 
 
-@given(snapshots, st.integers(2, 15))
-def test_matrices_hold_what_was_in_force_at_each_kept_snapshot(given_: Snapshots, points: int) -> None:
-    keep = carry.thinned(len(given_), 1, points)
+@given(snapshots, st.data())
+def test_matrices_hold_what_was_in_force_at_each_kept_snapshot(given_: Snapshots, data: st.DataObject) -> None:
     complete = np.array([complete for complete, _ in given_])
-    stacks, values = carry.matrices(rows(given_), complete, keep)
+    first = data.draw(st.integers(0, len(given_) - 1))
+    stacks, keep, values = carry.matrices(rows(given_), complete, first, data.draw(st.integers(1, 60)))
+    assert (keep[0], keep[-1]) == (first, len(given_) - 1)
     lives, allocations = plainly(given_)
     for row, place in enumerate(keep.tolist()):
         for column, stack in enumerate(stacks.tolist()):

@@ -46,20 +46,21 @@ def latest(sites: Rows, types: Rows) -> tuple[SiteColumns, TypeColumns]:
 
 
 def matrices(
-    sites: Rows, complete: NDArray[np.bool_], keep: NDArray[np.intp]
-) -> tuple[NDArray[np.uint64], dict[str, NDArray[Any]]]:
-    """Stacks, shape (N,), and for each name of the series a matrix of the values in force, shape (len(keep), N).
+    sites: Rows, complete: NDArray[np.bool_], keep_from: int, cells_max: int
+) -> tuple[NDArray[np.uint64], NDArray[np.intp], dict[str, NDArray[Any]]]:
+    """Stacks, shape (N,); the places of the K snapshots kept; and by name the values in force there, shape (K, N).
 
-    sites: columns of the model and `at`, ordered by `at`. complete: of every snapshot, shape (T,). keep: which
-    snapshots become rows of the matrices, ascending.
+    sites: columns of the model and `at`, ordered by `at`. complete: of every snapshot, shape (T,). Kept are those from
+    place keep_from on, or evenly chosen ones of them when K times N would exceed cells_max.
     """
     stacks, column = np.unique(sites["stack"], return_inverse=True)
+    keep = keep_from + thinned(len(complete) - keep_from, len(stacks), cells_max)
     # Row 0 of the extended columns holds zeros; row i + 1 is row i of `sites`.
     live = _rows_in_force(sites["at"], column, len(stacks), keep, complete)
     allocated = _rows_in_force(sites["at"], column, len(stacks), keep, np.zeros_like(complete))
-    series = {name: _extended(sites[name])[live] for name in (*SERIES, *SERIES_COUNTS)}
-    series["alloc_bytes"] = _extended(sites["alloc_bytes"])[allocated]
-    return stacks, series
+    series = {name: np.take(_extended(sites[name]), live) for name in (*SERIES, *SERIES_COUNTS)}
+    series["alloc_bytes"] = np.take(_extended(sites["alloc_bytes"]), allocated)
+    return stacks, keep, series
 
 
 def thinned(times: int, stacks: int, cells_max: int) -> NDArray[np.intp]:

@@ -27,7 +27,7 @@ from ...errors import StorageError
 from ...model.code import Frame, Stack
 from ...model.heap import HeapSeries, HeapState, MetricPoint, SnapshotHeader
 from ...model.process import Process, ProcessSeen, Span
-from .carry import latest, matrices, thinned
+from .carry import latest, matrices
 from .columns import SITE, TYPE, Columns, text
 from .files import META, Files, days_between, is_damage
 
@@ -250,7 +250,9 @@ class EmbeddedReader:
         if not parts:
             return {name: np.empty(0, dtype=_KINDS.get(name, np.float64)) for name in (*names, "at")}
         rows = {name: np.concatenate([part[name] for part in parts]) for name in (*names, "at")}
-        order = np.argsort(rows["at"], kind="stable")
+        # Sorting by 16 bits is ten times as fast as by 64.
+        narrow = np.uint16 if len(heads) <= 2**16 else np.intp
+        order = np.argsort(rows["at"].astype(narrow), kind="stable")
         return {name: column[order] for name, column in rows.items()}
 
     def _meta(self, table: str, ids: Iterable[int]) -> Columns:
@@ -346,11 +348,8 @@ def _within(rows: Columns, group: slice) -> Columns:
 
 def _series(heads: _Heads, group: slice, sites: Columns, from_ns: int) -> HeapSeries:
     first = int(np.searchsorted(heads.columns["at_ns"][group], from_ns))
-    times = (group.stop - group.start) - first
-    kept = first + thinned(times, len(np.unique(sites["stack"])), SERIES_CELLS_MAX)
-    stacks, values = matrices(
-        {**sites, "at": sites["at"] - group.start}, heads.columns["complete"][group].astype(bool), kept
-    )
+    complete = heads.columns["complete"][group].astype(bool)
+    stacks, kept, values = matrices({**sites, "at": sites["at"] - group.start}, complete, first, SERIES_CELLS_MAX)
     return HeapSeries(
         instance_id=str(heads.columns["instance_id"][group.start]),
         epoch=int(heads.columns["epoch"][group.start]),
