@@ -215,8 +215,8 @@ def pair(
     """Starts a plain and an instrumented process and hands them over stopped; ends whatever is left of them."""
     with contextlib.ExitStack() as stack:
         sides = []
-        for name in ("null", peer):
-            side = Workload(build, workload, name, options, cores.measured, scratch)
+        for name, own in (("null", {**options, "environment": {}}), (peer, options)):
+            side = Workload(build, workload, name, own, cores.measured, scratch)
             stack.callback(side.close)
             sides.append(side)
         for side in sides:
