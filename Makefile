@@ -10,7 +10,7 @@ SOURCES     := $(wildcard $(NATIVE)/*.[ch])
 # Reinstalled when one of these is newer than the last installation; Python files are read where they lie.
 INSTALLED_BY := pyproject.toml deploy/venv.sh $(SOURCES)
 BENCHES     := overhead footprint kill9 leaks pprof
-PYTEST_ARGS ?= -n 2
+PYTEST_ARGS ?= -n 2 --dist worksteal
 SECONDS_OF_SOAK ?= 120
 ifdef CI
 # A warning of the compiler fails CI; a user's newer compiler may warn of what ours does not know.

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 # Enough to compile, to read, and to be told one's rights; the sources of the generated code as well.
 IN_SDIST = {
     "LICENSE",

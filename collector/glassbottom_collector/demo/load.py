@@ -34,8 +34,11 @@ class Driven:
     orders: int = 0
 
 
-async def wait_until_open(address: str) -> None:
-    """Returns when the shop answers; raises TimeoutError after READY_S_MAX."""
+async def wait_until_open(address: str, meanwhile: Callable[[], None]) -> None:
+    """Returns when the shop answers. meanwhile is called now and then, and may raise to end the wait.
+
+    Raises TimeoutError after READY_S_MAX.
+    """
     import httpx
 
     async with httpx.AsyncClient(base_url=f"http://{address}", trust_env=False) as client, asyncio.timeout(READY_S_MAX):
@@ -43,6 +46,7 @@ async def wait_until_open(address: str) -> None:
             with contextlib.suppress(httpx.TransportError):
                 if (await client.get("/health")).is_success:
                     return
+            meanwhile()
             await asyncio.sleep(0.1)
 
 

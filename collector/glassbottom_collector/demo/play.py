@@ -149,7 +149,7 @@ def _drive(
     address: str, seconds: float, watch: Callable[[float, load.Driven], None], all_is_well: Callable[[], None]
 ) -> load.Driven:
     async def open_and_drive() -> load.Driven:
-        await load.wait_until_open(address)
+        await load.wait_until_open(address, all_is_well)
         return await load.drive(address, seconds, watch)
 
     try:
