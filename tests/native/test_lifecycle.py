@@ -225,6 +225,49 @@ def test_an_unusual_allocator_is_refused_with_a_reason_and_the_program_runs_on(
     assert rest == "488890 stopped"
 
 
+def test_debug_hooks_are_recognised_by_their_blocks_when_nothing_else_tells() -> None:
+    """An application may have taken the variable out of its environment since."""
+    result = run_python(
+        "import os\nos.environ.pop('PYTHONMALLOC')\n"
+        "from glassbottom import _native\n"
+        "print(_native.refusal())\n"
+        "try:\n    _native.start()\nexcept RuntimeError as error:\n    print(error)\n",
+        PYTHONMALLOC="debug",
+    )
+    assert result.returncode == 0, result.stderr
+    reason, error = result.stdout.splitlines()
+    assert "ordinary allocator" in reason
+    assert error == reason
+
+
+def test_cpythons_own_count_of_blocks_stays_right() -> None:
+    """Leak checks of test suites read sys.getallocatedblocks(); sampling must not move it."""
+    with sampler(interval_bytes=4096.0):
+        before = sys.getallocatedblocks()
+        for _ in range(200):
+            kept = [object() for _ in range(2000)]
+            del kept
+        assert _native.statistics()["samples"] > 500
+        assert abs(sys.getallocatedblocks() - before) < 200
+
+
+def test_tracemalloc_coming_and_going_between_windows_harms_nobody() -> None:
+    """A window that opened or closed around a tool's stop must never bring back what the tool has torn down."""
+    result = run_python(
+        "import threading, time, tracemalloc\n"
+        "from glassbottom import _native\n"
+        "_native.start(interval_bytes=4096, window_share=0.5, window_ms=1)\n"
+        "threading.Thread(target=_native.run_windows, args=(3600.0,), daemon=True).start()\n"
+        "end = time.monotonic() + 2\n"
+        "while time.monotonic() < end:\n"
+        "    for _ in range(200):\n"
+        "        tracemalloc.start(); [object() for _ in range(20)]; tracemalloc.stop()\n"
+        "    time.sleep(0.001)\n"
+        "print('fine')\n"
+    )
+    assert (result.returncode, result.stdout) == (0, "fine\n"), result.stderr
+
+
 def test_an_interpreter_that_ends_while_sampling_ends_well() -> None:
     result = run_python(
         "import threading\n"

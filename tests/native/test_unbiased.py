@@ -165,6 +165,46 @@ def test_windows_keep_the_estimate_right_and_its_error_honest(build: Callable[[l
     assert sum(abs(error) < 1.96 for error in errors) / len(ratios) > 0.8
 
 
+def growing_trickle(kept: list[object]) -> float:
+    """Small blocks that grow several times, within one window and across its ends."""
+    truth = 0
+    end = time.perf_counter() + 0.25
+    while time.perf_counter() < end:
+        for _ in range(8):
+            block = bytearray(16)
+            for _ in range(20):
+                block.extend(b"0123456789abcdef")
+            kept.append(block)
+            truth += sys.getsizeof(block)
+        time.sleep(0.0005)
+    return truth + sys.getsizeof(kept) - sys.getsizeof([])
+
+
+def test_blocks_that_grow_within_a_window_count_for_their_unseen_likes() -> None:
+    """What was sampled lies outside the arenas, but its next growth must still be weighed as a window's."""
+    ratios, _, _ = estimates(growing_trickle, seeds=40, share=0.2, window_ms=2.0, interval_bytes=8192.0)
+
+    assert_right_on_average(ratios)
+
+
+def test_what_could_not_be_allocated_is_not_counted_and_does_not_blind_the_thread() -> None:
+    with sampler(share=1.0, interval_bytes=65536.0):
+        kept: list[object] = []
+        for _ in range(200):
+            with pytest.raises(MemoryError):
+                bytearray(1 << 46)
+            kept.append(bytes(600))
+        with pytest.raises(MemoryError):
+            bytearray((1 << 62) - 1)
+        with pytest.raises(MemoryError):
+            bytearray((1 << 62) - 1)
+        small = sum(row.live_bytes for row in within(_native.snapshot(), sys._getframe().f_code.co_name))
+        kept.extend(bytes(1_000_000) for _ in range(64))
+        large = sum(row.live_bytes for row in within(_native.snapshot(), sys._getframe().f_code.co_name))
+    assert small < 200 * 633 * 10
+    assert large == pytest.approx(64e6, rel=0.1)
+
+
 def test_freed_blocks_leave_nothing_behind() -> None:
     kept: list[object] = []
     with sampler(share=1.0, interval_bytes=4096.0):

@@ -7,10 +7,10 @@
  * - What a slot wraps is written once, before the slot is first installed, and never changes: a hook in flight, or one
  *   that another tool saved, always calls on correctly. A different allocator below gets another slot.
  * - Who is in the chain and what may be wrapped is decided with the GIL (gb_hooks_check), where other tools change
- *   allocators too. Between checks a window only swaps one known allocator for our hook above it and back, which by
- *   the first two points needs no GIL. It must not: windows that waited for the GIL would open and close late by just
- *   as long as the program keeps it, which is when it allocates. (A tool that replaces an allocator within the twenty
- *   nanoseconds between our look and our store loses that hook; it frees correctly, and the next start heals it.)
+ *   allocators too. Between checks a window only swaps pymalloc for our hook above it and back, which by the first two
+ *   points needs no GIL. It must not: windows that waited for the GIL would open and close late by just as long as the
+ *   program keeps it, which is when it allocates. (A tool that puts its hook there within the twenty nanoseconds
+ *   between our look and our store loses it for its own time of running; memory is freed correctly.)
  * - A hook is removed only if it is on top. Otherwise it stays and counts in vain: outside windows a hit is no sample.
  */
 #include "hooks.h"
@@ -104,11 +104,11 @@ chain_has_raw_hook(void)
 {
     gb_thread *t = &gb_tls;
     int64_t left = t->raw_left;
-    t->probing = true;
+    t->probing = GB_PROBE_RAW;
     t->probe_seen = false;
     t->raw_left = 0;
     void *p = PyMem_RawMalloc(1);
-    t->probing = false;
+    t->probing = GB_PROBE_NONE;
     t->raw_left = left;
     PyMem_RawFree(p);
     return t->probe_seen;
@@ -118,13 +118,14 @@ static bool
 chain_has_small_hook(PyMemAllocatorDomain domain)
 {
     gb_thread *t = &gb_tls;
-    int64_t left = gb_small_left;
-    t->probing = true;
+    int64_t left = gb_small_left, raw_left = t->raw_left;
+    t->probing = GB_PROBE_SMALL;
     t->probe_seen = false;
     gb_small_left = 0;
     void *p = domain == PYMEM_DOMAIN_MEM ? PyMem_Malloc(1) : PyObject_Malloc(1);
-    t->probing = false;
+    t->probing = GB_PROBE_NONE;
     gb_small_left = left;
+    t->raw_left = raw_left;
     domain == PYMEM_DOMAIN_MEM ? PyMem_Free(p) : PyObject_Free(p);
     return t->probe_seen;
 }
@@ -157,14 +158,18 @@ gb_raw_check(void)
     PyMem_GetAllocator(PYMEM_DOMAIN_RAW, &top);
     if (our_slot(GB_RAW_HOOKS, &top) >= 0 || chain_has_raw_hook())
         return true;
-    /* Frees went by unseen, so no sample can be trusted any more. */
-    gb_hook_losses++;
-    gb_epoch++;
-    gb_lock();
-    gb_table_clear_locked();
-    gb_stacks_clear_locked();
-    gb_unlock();
-    return gb_raw_install();
+    static bool away;
+    if (!away) {
+        /* Frees went by unseen, so no sample can be trusted any more. */
+        gb_hook_losses++;
+        gb_lock();
+        atomic_fetch_add(&gb_epoch, 1);
+        gb_table_clear_locked();
+        gb_stacks_clear_locked();
+        gb_unlock();
+    }
+    away = !gb_raw_install();
+    return !away;
 }
 
 /* ---- OBJ and MEM: what may be wrapped, decided with the GIL --------------------------------------------------- */
@@ -177,10 +182,27 @@ typedef struct {
 static plan plans[3];
 static pthread_mutex_t swap_mutex = PTHREAD_MUTEX_INITIALIZER; /* guards plans, and every change of OBJ and MEM */
 
+/* CPython's debug hooks put a letter and seven 0xFD before each block, and abort at one that lacks them. They may be on
+ * without PYTHONMALLOC or -X dev: by PyMem_SetupDebugHooks(), or with the variable gone from the environment. */
+static bool
+has_debug_hooks(void)
+{
+    static const unsigned char MARK[7] = {0xFD, 0xFD, 0xFD, 0xFD, 0xFD, 0xFD, 0xFD};
+    unsigned char *mem = PyMem_Malloc(16), *obj = PyObject_Malloc(16);
+    bool found = (mem != NULL && mem[-8] == 'm' && memcmp(mem - 7, MARK, sizeof MARK) == 0)
+                 || (obj != NULL && obj[-8] == 'o' && memcmp(obj - 7, MARK, sizeof MARK) == 0);
+    PyMem_Free(mem);
+    PyObject_Free(obj);
+    if (found)
+        snprintf(gb_pause_reason, sizeof gb_pause_reason, "The debug hooks on CPython's allocators are on.");
+    return found;
+}
+
 /* Lets the allocator free a raw block, as it will have to free every sampled one, and looks whether we saw it. */
 static bool
 frees_reach_raw(const PyMemAllocatorEx *a)
 {
+    snprintf(gb_pause_reason, sizeof gb_pause_reason, "There was no memory to look at this process's allocators.");
     void *p = PyMem_RawMalloc(GB_SMALL_BYTES_MAX);
     if (p == NULL)
         return false;
@@ -191,10 +213,30 @@ frees_reach_raw(const PyMemAllocatorEx *a)
     gb_unlock();
     a->free(a->ctx, p);
     bool missed = put && gb_table_take_nopy(p, &s);
+    if (put && !missed)
+        gb_pause_reason[0] = '\0';
     if (missed)
         snprintf(gb_pause_reason, sizeof gb_pause_reason, "%s",
                  "This process frees small blocks past the raw allocator (PYTHONMALLOC=malloc, or another allocator).");
     return put && !missed;
+}
+
+/* The one allocator that never goes away. Any other belongs to a tool that may be stopped between a look without the GIL
+ * and the store that follows; bringing back its functions then would run them on what it has torn down. Over such a one
+ * the hooks are put with the GIL, once, and windows are only a flag. */
+static bool
+is_pymalloc(const PyMemAllocatorEx *a)
+{
+    return a->ctx == NULL && from_python(a->malloc);
+}
+
+static void
+put_on(PyMemAllocatorDomain domain, const PyMemAllocatorEx *top, int k)
+{
+    PyMemAllocatorEx hook = GB_SMALL_HOOKS[domain][k];
+    hook.ctx = top->ctx;
+    hook.free = top->free;
+    PyMem_SetAllocator(domain, &hook);
 }
 
 static bool
@@ -211,15 +253,16 @@ make_plan(PyMemAllocatorDomain domain)
         plans[domain] = (plan){top, -1};
         return true;
     }
-    if (!may_wrap(&top, domain == PYMEM_DOMAIN_MEM ? "mem" : "obj"))
-        return false;
     bool known = false;
     for (k = 0; k < GB_SLOTS; k++)
         known |= gb_small_slots[domain][k].used && same_allocator(&gb_small_slots[domain][k].below, &top);
-    if (!known && !frees_reach_raw(&top))
+    if (!known
+        && (!may_wrap(&top, domain == PYMEM_DOMAIN_MEM ? "mem" : "obj") || has_debug_hooks() || !frees_reach_raw(&top)))
         return false;
     k = slot_for(gb_small_slots[domain], &top);
     plans[domain] = (plan){top, k};
+    if (k >= 0 && !is_pymalloc(&top))
+        put_on(domain, &top, k);
     return k >= 0;
 }
 
@@ -246,21 +289,20 @@ swap_in(PyMemAllocatorDomain domain)
     if (!same_allocator(&top, &p->top))
         return false; /* somebody came or went since the check */
     if (p->slot >= 0) {
-        PyMemAllocatorEx hook = GB_SMALL_HOOKS[domain][p->slot];
-        hook.ctx = top.ctx;
-        hook.free = top.free;
-        PyMem_SetAllocator(domain, &hook);
+        if (top.ctx != NULL) /* not pymalloc: with the GIL only */
+            return false;
+        put_on(domain, &top, p->slot);
     }
     return true;
 }
 
 static void
-swap_out(PyMemAllocatorDomain domain)
+take_off(PyMemAllocatorDomain domain, bool with_gil)
 {
     PyMemAllocatorEx top;
     PyMem_GetAllocator(domain, &top);
     int k = our_slot(GB_SMALL_HOOKS[domain], &top);
-    if (k >= 0)
+    if (k >= 0 && (with_gil || gb_small_slots[domain][k].below.ctx == NULL))
         PyMem_SetAllocator(domain, &gb_small_slots[domain][k].below);
 }
 
@@ -274,7 +316,7 @@ gb_window_open_nopy(uint32_t id, double share)
         atomic_store(&gb_window_share, share);
         atomic_store(&gb_window_open, true);
     } else {
-        swap_out(PYMEM_DOMAIN_MEM);
+        take_off(PYMEM_DOMAIN_MEM, false);
     }
     pthread_mutex_unlock(&swap_mutex);
     return fine;
@@ -285,8 +327,8 @@ gb_window_close_nopy(void)
 {
     pthread_mutex_lock(&swap_mutex);
     atomic_store(&gb_window_open, false);
-    swap_out(PYMEM_DOMAIN_OBJ);
-    swap_out(PYMEM_DOMAIN_MEM);
+    take_off(PYMEM_DOMAIN_OBJ, false);
+    take_off(PYMEM_DOMAIN_MEM, false);
     pthread_mutex_unlock(&swap_mutex);
 }
 
@@ -300,6 +342,10 @@ void
 gb_hooks_remove(void)
 {
     gb_window_close_nopy();
+    pthread_mutex_lock(&swap_mutex);
+    take_off(PYMEM_DOMAIN_OBJ, true);
+    take_off(PYMEM_DOMAIN_MEM, true);
+    pthread_mutex_unlock(&swap_mutex);
     PyMemAllocatorEx top;
     PyMem_GetAllocator(PYMEM_DOMAIN_RAW, &top);
     int k = our_slot(GB_RAW_HOOKS, &top);
@@ -352,24 +398,25 @@ gb_refusal(void)
     PyThreadState *ts = PyThreadState_Get();
     if (ts->interp != PyInterpreterState_Main())
         return "Heap sampling runs only in the main interpreter.";
+    static const char UNUSUAL[] =
+        "Heap sampling needs CPython's ordinary allocator; PYTHONMALLOC, -X dev or another allocator changed it.";
     PyMemAllocatorEx raw, mem, obj;
     PyMem_GetAllocator(PYMEM_DOMAIN_RAW, &raw);
     PyMem_GetAllocator(PYMEM_DOMAIN_MEM, &mem);
     PyMem_GetAllocator(PYMEM_DOMAIN_OBJ, &obj);
     const char *env = getenv("PYTHONMALLOC");
-    /* One function of CPython's own for raw and objects: PYTHONMALLOC=malloc or the debug hooks, set without the
-     * environment. */
+    /* One function of CPython's own for raw and objects is PYTHONMALLOC=malloc, set without the environment. */
     if ((raw.malloc == obj.malloc && from_python(obj.malloc)) || (raw.malloc == mem.malloc && from_python(mem.malloc))
-        || (env != NULL && env[0] != '\0' && strcmp(env, "pymalloc") != 0 && strcmp(env, "default") != 0)) {
-        return "Heap sampling needs CPython's ordinary allocator; PYTHONMALLOC, -X dev or another allocator changed it.";
-    }
+        || (env != NULL && env[0] != '\0' && strcmp(env, "pymalloc") != 0 && strcmp(env, "default") != 0)
+        || has_debug_hooks())
+        return UNUSUAL;
     PyObject *flags = PySys_GetObject("flags");
     PyObject *dev = flags == NULL ? NULL : PyObject_GetAttrString(flags, "dev_mode");
     bool dev_mode = dev != NULL && PyObject_IsTrue(dev) == 1;
     Py_XDECREF(dev);
     PyErr_Clear();
     if (dev_mode)
-        return "Heap sampling needs CPython's ordinary allocator; PYTHONMALLOC, -X dev or another allocator changed it.";
+        return UNUSUAL;
     return NULL;
 #endif
 #endif

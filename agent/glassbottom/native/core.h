@@ -48,17 +48,20 @@ typedef struct {
     uint64_t rng;
     uint32_t raw_reallocs; /* how often the raw realloc hook ran: tells whether a block was outside the arenas */
     bool ready;
-    bool busy;     /* inside our own code: hooks pass through */
-    bool excluded; /* the agent's own threads */
-    bool probing;  /* an allocation made only to see whether a hook is still in the chain */
+    bool busy;       /* inside our own code: hooks pass through */
+    bool excluded;   /* the agent's own threads */
+    bool forking;    /* holds the lock across fork(): other handlers that run meanwhile must not wait for it */
+    uint8_t probing; /* GB_PROBE_…: an allocation made only to see whether a hook is still in the chain */
     bool probe_seen;
 } gb_thread;
 extern __thread gb_thread gb_tls;
 
+enum { GB_PROBE_NONE = 0, GB_PROBE_RAW = 1, GB_PROBE_SMALL = 2 };
+
 void gb_seed(uint64_t seed);
 uint64_t gb_random_nopy(uint64_t *state);
 uint64_t gb_thread_seed_nopy(void);
-/* Exponential with this mean, at least 1, as a count of bytes. */
+/* Exponential with this mean, as a whole number of bytes that end before the point. */
 int64_t gb_draw_nopy(uint64_t *state, double mean);
 /* Probability that a block of this size is hit at this interval: 1 - exp(-size / interval). */
 double gb_hit_probability_nopy(double size, double interval_bytes);
@@ -201,7 +204,7 @@ void gb_types_reset(void);
 
 extern uint64_t gb_hook_losses;
 extern _Atomic uint64_t gb_sample_ns;
-extern uint32_t gb_epoch;
+extern _Atomic uint32_t gb_epoch; /* changes under the lock */
 extern char gb_pause_reason[256]; /* empty: the hooks are where they should be */
 
 const char *gb_refusal(void);
@@ -232,6 +235,7 @@ void gb_windows_after_fork_child(void);
 /* ---- snapshot.c, fork.c --------------------------------------------------------------------------------------- */
 
 extern uint64_t gb_snapshot_ns;
+void gb_snapshot_after_fork_child(void);
 PyObject *gb_snapshot(void);
 int gb_fork_install(void);
 

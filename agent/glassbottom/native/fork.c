@@ -1,7 +1,8 @@
 /* fork.c: what a forked child must forget.
  *
  * The child has the parent's memory but none of its threads: the schedule's thread is gone, and the spin lock may have
- * been held. prepare takes the lock so that the tables are whole at the fork; the child then clears them, for its heap
+ * been held. prepare takes the lock so that the tables are whole at the fork; other libraries' handlers that run between
+ * ours, in this same thread, pass it. The child then clears them, for its heap
  * is a new one to whoever reads it, and stays passive until start() is called again there. Code objects stay
  * referenced: they are the child's own copies, and dropping a reference here is not safe.
  */
@@ -16,11 +17,13 @@ before_fork(void)
 {
     gb_hooks_before_fork();
     gb_lock();
+    gb_tls.forking = true;
 }
 
 static void
 after_in_parent(void)
 {
+    gb_tls.forking = false;
     gb_unlock();
     gb_hooks_after_fork_parent();
 }
@@ -44,6 +47,8 @@ after_in_child(void)
     gb_hooks_after_fork_child();
     gb_windows_after_fork_child();
     gb_types_reset();
+    gb_snapshot_after_fork_child();
+    gb_tls.forking = false;
     gb_lock_reset();
 }
 

@@ -21,7 +21,7 @@
 #include <string.h>
 
 _Atomic uint64_t gb_sample_ns; /* written with the GIL */
-uint32_t gb_epoch;
+_Atomic uint32_t gb_epoch;
 
 gb_slot gb_raw_slots[GB_SLOTS];
 gb_slot gb_small_slots[3][GB_SLOTS];
@@ -106,8 +106,8 @@ static void
 raw_event(void *p, size_t size, const gb_sample *before)
 {
     gb_thread *t = &gb_tls;
-    if (t->probing) {
-        t->probe_seen = true;
+    if (t->probing != GB_PROBE_NONE) {
+        t->probe_seen |= t->probing == GB_PROBE_RAW;
         return;
     }
     if (t->busy)
@@ -119,7 +119,7 @@ raw_event(void *p, size_t size, const gb_sample *before)
         t->rng = gb_thread_seed_nopy();
         /* The first draw of a thread is made at its first allocation, which it therefore covers. */
         interval = gb_rate_now.interval_bytes;
-        hit = gb_draw_nopy(&t->rng, interval) <= (int64_t)size;
+        hit = gb_draw_nopy(&t->rng, interval) < (int64_t)(size == 0 ? 1 : size);
     }
     t->raw_interval = gb_rate_now.interval_bytes;
     t->raw_left = gb_draw_nopy(&t->rng, t->raw_interval);
@@ -136,9 +136,11 @@ raw_event(void *p, size_t size, const gb_sample *before)
 static inline void
 raw_seen(void *p, size_t size, const gb_sample *before)
 {
+    if (GB_UNLIKELY(p == NULL)) /* what was not given is not counted */
+        return;
     gb_thread *t = &gb_tls;
     t->raw_left -= (int64_t)(size == 0 ? 1 : size);
-    if (GB_UNLIKELY(t->raw_left < 0) && p != NULL)
+    if (GB_UNLIKELY(t->raw_left < 0))
         raw_event(p, size, before);
 }
 
@@ -148,18 +150,24 @@ raw_realloc(const gb_slot *s, void *p, size_t size)
     gb_sample before;
     gb_tls.raw_reallocs++;
     /* Forget the address before it can be freed: another thread may be given it the moment that happens. */
+    uint32_t epoch = atomic_load(&gb_epoch);
     bool sampled = p != NULL && gb_maybe_sampled_nopy(p) && gb_table_take_nopy(p, &before);
     void *q = s->below.realloc(s->below.ctx, p, size);
     if (q == NULL) {
         if (sampled && size != 0) { /* the old block is still there */
             gb_lock();
-            gb_table_put_locked(&before);
-            gb_live.taken--;
+            if (epoch == atomic_load(&gb_epoch)) { /* else the tables restarted, and its path is no longer known */
+                gb_table_put_locked(&before);
+                gb_live.taken--;
+            }
             gb_unlock();
         }
         return NULL;
     }
-    raw_seen(q, size, sampled ? &before : NULL);
+    /* A small block that a window had sampled is a small block still. With a window open, small_realloc() has decided
+     * it; with none open its like would not be watched, and nor is it. */
+    if (!(sampled && before.domain != GB_DOMAIN_RAW && size - 1 < GB_SMALL_BYTES_MAX))
+        raw_seen(q, size, sampled ? &before : NULL);
     return q;
 }
 
@@ -218,15 +226,22 @@ static PyThreadState *
 small_hit(double *interval)
 {
     gb_thread *t = &gb_tls;
-    if (t->probing) {
-        t->probe_seen = true;
+    if (t->probing != GB_PROBE_NONE) {
+        t->probe_seen |= t->probing == GB_PROBE_SMALL;
         gb_small_left = 0;
         return NULL;
     }
-    /* A subinterpreter with a GIL of its own may be here at the same time; it finds no state and touches nothing. */
     PyThreadState *ts = gb_thread_state_nopy();
-    if (ts == NULL)
+    if (ts == NULL) {
+        /* A subinterpreter, perhaps with a GIL of its own: it is not sampled, and must not leave its hit to the main
+         * one. It draws from its thread's own numbers. */
+        if (t->rng == 0)
+            t->rng = gb_thread_seed_nopy();
+        int64_t left = gb_draw_nopy(&t->rng, small_interval);
+        small_drawn += left - gb_small_left;
+        gb_small_left = left;
         return NULL;
+    }
     *interval = small_interval;
     draw_small();
     if (!atomic_load_explicit(&gb_window_open, memory_order_relaxed) || t->busy || t->excluded
@@ -236,23 +251,25 @@ small_hit(double *interval)
 }
 
 static void
-record_small(PyThreadState *ts, void *p, size_t size, double interval, uint32_t domain)
+record_small(PyThreadState *ts, void *p, size_t size, double interval, uint32_t domain, const gb_sample *before)
 {
     gb_tls.busy = true;
     record_gil(ts, p, size, interval, atomic_load_explicit(&gb_window_share, memory_order_relaxed),
-               atomic_load_explicit(&gb_window_id, memory_order_relaxed), domain, NULL);
+               atomic_load_explicit(&gb_window_id, memory_order_relaxed), domain, before);
     gb_tls.busy = false;
 }
 
-/* Through the front door, so that every other tool sees this block born where it will see it die. To the raw sampler
- * these bytes do not exist. */
+/* One byte more than pymalloc serves from its arenas makes it take the block from the raw allocator itself: every tool
+ * in the chain sees it born where it will see it die, and pymalloc's own count of such blocks stays right. To the raw
+ * sampler these bytes do not exist. */
 static void *
-small_outside_arenas(size_t size, bool zeroed)
+small_outside_arenas(const gb_slot *s, bool zeroed)
 {
     gb_thread *t = &gb_tls;
     int64_t left = t->raw_left;
     t->busy = true;
-    void *p = zeroed ? PyMem_RawCalloc(1, size) : PyMem_RawMalloc(size);
+    void *p = zeroed ? s->below.calloc(s->below.ctx, 1, GB_SMALL_BYTES_MAX + 1)
+                     : s->below.malloc(s->below.ctx, GB_SMALL_BYTES_MAX + 1);
     t->busy = false;
     t->raw_left = left;
     return p;
@@ -264,31 +281,59 @@ small_alloc(const gb_slot *s, uint32_t domain, size_t n, size_t each, bool zeroe
     double interval;
     PyThreadState *ts = small_hit(&interval);
     size_t size = n * each;
-    void *p = ts == NULL ? NULL : small_outside_arenas(size, zeroed);
+    void *p = ts == NULL ? NULL : small_outside_arenas(s, zeroed);
     if (p != NULL) {
-        record_small(ts, p, size, interval, domain);
+        record_small(ts, p, size, interval, domain, NULL);
         return p;
     }
     return zeroed ? s->below.calloc(s->below.ctx, n, each) : s->below.malloc(s->below.ctx, size);
 }
 
+static bool
+sampled_small(const void *p, gb_sample *out)
+{
+    if (!gb_maybe_sampled_nopy(p))
+        return false;
+    gb_lock();
+    const gb_sample *found = gb_table_find_locked(p);
+    bool small = found != NULL && found->domain != GB_DOMAIN_RAW;
+    if (small)
+        *out = *found;
+    gb_unlock();
+    return small;
+}
+
+/* In a window. A block sampled as small is decided as small again, and returns to the arenas when it is not hit: were
+ * it left to the raw sampler, a block that grows within one window would count once where its unseen likes count for
+ * 1 / share. */
 static void *
 small_realloc(const gb_slot *s, uint32_t domain, void *p, size_t size)
 {
     if (p == NULL)
         return small_alloc(s, domain, 1, size, false);
-    double interval;
-    PyThreadState *ts = small_hit(&interval);
-    uint32_t before = gb_tls.raw_reallocs;
+    double interval = 0.0;
+    PyThreadState *ts = gb_small_left < 0 ? small_hit(&interval) : NULL;
+    gb_sample before;
+    if (sampled_small(p, &before)) {
+        void *q = ts == NULL ? s->below.malloc(s->below.ctx, size) : small_outside_arenas(s, false);
+        if (q == NULL)
+            return NULL;
+        memcpy(q, p, before.size < size ? before.size : size);
+        s->below.free(s->below.ctx, p);
+        if (ts != NULL)
+            record_small(ts, q, size, interval, domain, &before);
+        return q;
+    }
+    uint32_t raw_reallocs = gb_tls.raw_reallocs;
     void *q = s->below.realloc(s->below.ctx, p, size);
     /* A block outside the arenas went through the raw hook and was decided there. */
-    if (q == NULL || ts == NULL || gb_tls.raw_reallocs != before)
+    if (q == NULL || ts == NULL || gb_tls.raw_reallocs != raw_reallocs)
         return q;
-    void *r = small_outside_arenas(size, false);
+    void *r = small_outside_arenas(s, false);
     if (r == NULL)
         return q;
     memcpy(r, q, size);
-    record_small(ts, r, size, interval, domain);
+    record_small(ts, r, size, interval, domain, NULL);
     s->below.free(s->below.ctx, q);
     return r;
 }
@@ -311,7 +356,8 @@ small_realloc(const gb_slot *s, uint32_t domain, void *p, size_t size)
     }                                                                                                                  \
     static void *name##k##_realloc(void *ctx, void *p, size_t size)                                                    \
     {                                                                                                                  \
-        if (GB_LIKELY(size - 1 < GB_SMALL_BYTES_MAX) && GB_UNLIKELY((gb_small_left -= (int64_t)size) < 0))             \
+        if (GB_LIKELY(size - 1 < GB_SMALL_BYTES_MAX)                                                                   \
+            && GB_UNLIKELY((gb_small_left -= (int64_t)size) < 0 || gb_maybe_sampled_nopy(p)))                          \
             return small_realloc(&gb_small_slots[domain][k], domain, p, size);                                         \
         return gb_small_slots[domain][k].below.realloc(ctx, p, size);                                                  \
     }

@@ -102,7 +102,9 @@ native_start(PyObject *self, PyObject *args, PyObject *kwargs)
     gb_stacks.truncated = gb_stacks.overflowed = 0;
     gb_hook_losses = gb_snapshot_ns = 0;
     atomic_store(&gb_sample_ns, 0);
-    gb_epoch++;
+    gb_lock();
+    atomic_fetch_add(&gb_epoch, 1);
+    gb_unlock();
     started = true;
     started_at_ns = gb_monotonic_ns();
     gb_types_reset();
@@ -115,7 +117,9 @@ native_start(PyObject *self, PyObject *args, PyObject *kwargs)
         atomic_store(&gb_sampling, false);
         started = false;
         gb_hooks_remove();
-        PyErr_SetString(PyExc_RuntimeError, gb_pause_reason);
+        PyErr_SetString(PyExc_RuntimeError, gb_pause_reason[0] != '\0'
+                                                ? gb_pause_reason
+                                                : "Another tool changed the allocators just now; start again.");
         return NULL;
     }
     Py_RETURN_NONE;
@@ -139,11 +143,11 @@ native_stop(PyObject *self, PyObject *args)
     gb_stacks_clear_locked();
     if (released != NULL)
         count = gb_codes_take_locked(released);
+    atomic_fetch_add(&gb_epoch, 1);
     gb_unlock();
     for (size_t i = 0; i < count; i++)
         Py_DECREF(released[i]);
     free(released);
-    gb_epoch++;
     Py_RETURN_NONE;
 }
 
@@ -259,7 +263,6 @@ native_release_unused(PyObject *self, PyObject *args)
         gb_lock();
         dropped = gb_stacks_compact_locked(released, &count, scratch, map);
         gb_unlock();
-        gb_epoch++;
         for (size_t i = 0; i < count; i++)
             Py_DECREF(released[i]);
     } else {

@@ -50,8 +50,7 @@ gb_draw_nopy(uint64_t *state, double mean)
 {
     /* In (0, 1]: log() stays finite, and the longest draw is 36 means. */
     double u = (double)((gb_random_nopy(state) >> 11) + 1) * 0x1.0p-53;
-    double d = -log(u) * mean;
-    return d < 1.0 ? 1 : (int64_t)d;
+    return (int64_t)(-log(u) * mean);
 }
 
 double

@@ -59,10 +59,10 @@ by_key(const void *a, const void *b)
 }
 
 static void
-copy_locked(reading *r)
+copy_locked(reading *r, size_t room)
 {
-    for (uint32_t i = 0; i < GB_TABLE_SLOTS; i++) {
-        if (gb_live.slots[i].ptr != NULL)
+    for (uint32_t i = 0; i < GB_TABLE_SLOTS && r->sample_count < room; i++) {
+        if (gb_live.slots[i].ptr != NULL && gb_live.slots[i].node < r->path_count)
             r->samples[r->sample_count++] = gb_live.slots[i];
     }
     for (size_t n = 0; n < r->path_count; n++) {
@@ -292,10 +292,18 @@ to_dict(const reading *r, int64_t at_ns, uint32_t epoch)
     return d;
 }
 
+static bool reading_now;
+
+/* The thread that was reading is not in the child. */
+void
+gb_snapshot_after_fork_child(void)
+{
+    reading_now = false;
+}
+
 PyObject *
 gb_snapshot(void)
 {
-    static bool reading_now;
     if (reading_now) {
         PyErr_SetString(PyExc_RuntimeError, "A snapshot is being read in another thread.");
         return NULL;
@@ -303,7 +311,8 @@ gb_snapshot(void)
     uint64_t t0 = gb_monotonic_ns();
     gb_raw_check(); /* a hook lost since the last look means frees that nobody saw */
     reading r = {.path_count = gb_stacks.nodes_used};
-    size_t room = gb_live.live + 1;
+    /* Nothing is added without the GIL but a block whose realloc failed, one a thread. */
+    size_t room = gb_live.live + 64;
     r.samples = malloc(room * sizeof(gb_sample));
     r.keys = malloc(room * sizeof(keyed));
     r.types = malloc(room * sizeof(type_row));
@@ -315,8 +324,8 @@ gb_snapshot(void)
     }
     int64_t at_ns = gb_realtime_ns();
     uint32_t epoch = gb_epoch;
-    gb_lock(); /* nothing is added without the GIL, so the room cannot have become too small */
-    copy_locked(&r);
+    gb_lock();
+    copy_locked(&r, room);
     gb_unlock();
     gb_snapshot_ns += gb_monotonic_ns() - t0;
     reading_now = true;

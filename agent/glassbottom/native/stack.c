@@ -196,8 +196,15 @@ gb_stacks_compact_locked(PyCodeObject **released, size_t *released_count, gb_nod
              node = g->nodes[node].parent)
             map[node] = 1;
     }
+    bool idle = false;
+    for (uint32_t id = GB_NODE_FIRST; id < nodes_before && !idle; id++)
+        idle = map[id] == 0;
+    *released_count = 0;
+    if (!idle)
+        return 0;
     memcpy(scratch, g->nodes, nodes_before * sizeof(gb_node));
     gb_stacks_clear_locked();
+    atomic_fetch_add(&gb_epoch, 1);
 
     /* A parent always has a smaller id than its children, so one pass renumbers. Codes are renumbered the same way. */
     PyCodeObject **old_codes = released; /* the caller's array holds the old numbering first, the leavers at the end */

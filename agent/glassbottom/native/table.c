@@ -12,6 +12,7 @@
 
 #include <sched.h>
 #include <string.h>
+#include <time.h>
 
 gb_table gb_live;
 _Atomic uint8_t gb_filter[GB_FILTER_SLOTS];
@@ -21,11 +22,16 @@ static atomic_int lock_word;
 void
 gb_lock(void)
 {
+    if (gb_tls.forking)
+        return;
     unsigned spins = 0;
     while (atomic_exchange_explicit(&lock_word, 1, memory_order_acquire) != 0) {
         while (atomic_load_explicit(&lock_word, memory_order_relaxed) != 0) {
-            if (++spins > 64)
-                sched_yield(); /* its holder may be waiting for our core */
+            /* Its holder may be waiting for our core; and if we outrank it, only sleep lets it run. */
+            if (++spins > 1024)
+                nanosleep(&(struct timespec){0, 50000}, NULL);
+            else if (spins > 64)
+                sched_yield();
         }
     }
 }
@@ -33,6 +39,8 @@ gb_lock(void)
 void
 gb_unlock(void)
 {
+    if (gb_tls.forking)
+        return;
     atomic_store_explicit(&lock_word, 0, memory_order_release);
 }
 

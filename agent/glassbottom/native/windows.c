@@ -125,7 +125,8 @@ take_interrupt(void)
 static bool
 follow_schedule(uint64_t now, bool may_open, uint64_t *counted_to)
 {
-    bool open = may_open && schedule_at(now);
+    bool due = schedule_at(now); /* goes on while paused, or there would be nothing to sleep until */
+    bool open = may_open && due;
     gb_windows_watched_ns += now - *counted_to;
     if (gb_window_is_open())
         gb_windows_open_ns += now - *counted_to;
