@@ -1,6 +1,6 @@
 """Runs the pairs, prints a table per workload and, as the last line, one JSON object.
 
-python -m tests.bench.overhead                     # everything, both builds (over an hour; the machine must be quiet)
+python -m tests.bench.overhead                     # everything, both builds (an hour and a half; the machine must be quiet)
 python -m tests.bench.overhead --quick             # under a minute: proves the path, its figures mean nothing
 python -m tests.bench.overhead --workloads w2 --peers null,agent --build optimised --runs 15
 """
@@ -24,7 +24,9 @@ from tests.support.collector_process import collector_process
 
 TARGETS = {"ratio": 1.01, "p99": 1.02}
 CROSS_CHECKED = ("null", "agent")  # whose latencies wrk takes as well
-SETTLE_S = 4.0  # sliced but not counted: the agent imports gRPC, connects and takes its first snapshot
+SETTLE_S = {"agent": 4.0}  # sliced but not counted: the agent takes its first snapshot a second after its start
+SETTLE_OTHERS_S = 1.5
+ALONE_OTHERS_S = 3.0  # their threads have no interval as long as the agent's
 
 
 def say(*words: object) -> None:
@@ -44,11 +46,14 @@ def names(allowed: tuple[str, ...]) -> Any:
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.overhead", description=__doc__.partition("\n")[0])
     parser.add_argument("--runs", type=int, default=9, help="pairs for null, floor and agent (default 9)")
-    parser.add_argument("--peer-runs", type=int, default=5, help="pairs for the other tools, whose cost is larger (5)")
-    parser.add_argument("--seconds", type=float, default=12.0, help="sliced time of a pair, both together (12)")
+    parser.add_argument("--peer-runs", type=int, default=3, help="pairs for the other tools, whose cost is larger (3)")
+    parser.add_argument("--seconds", type=float, default=6.0, help="sliced time of a pair, both together (6)")
     parser.add_argument("--slice-ms", type=float, default=pairs.SLICE_MS, help="mean length of a slice (17.5)")
     parser.add_argument(
-        "--alone-seconds", type=float, default=10.0, help="undisturbed time in which a peer's threads are clocked (10)"
+        "--alone-seconds",
+        type=float,
+        default=10.0,
+        help="undisturbed time in which the agent's threads are clocked (10)",
     )
     parser.add_argument("--turns", type=int, default=4, help="undisturbed turns of w2, null and agent only (4)")
     parser.add_argument("--turn-seconds", type=int, default=3, help="length of such a turn (3)")
@@ -70,7 +75,6 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     if chosen.quick:
         chosen.runs = chosen.peer_runs = 1
         chosen.seconds, chosen.alone_seconds, chosen.turns, chosen.turn_seconds = 1.0, 0.5, 2, 1
-    chosen.settle = 0.3 if chosen.quick else SETTLE_S
     chosen.peers = chosen.peers or list(peers.OURS if chosen.quick else peers.NAMES)
     chosen.build = chosen.build or ("plain" if chosen.quick else "both")
     return chosen
@@ -101,13 +105,15 @@ def measure(
     """One run: a fresh pair, sliced, and for w2 its undisturbed turns; everything about it as plain data."""
     with tempfile.TemporaryDirectory(prefix="glassbottom-overhead-") as directory:
         scratch = Path(directory)
+        settle_s = 0.3 if chosen.quick else SETTLE_S.get(peer, SETTLE_OTHERS_S)
+        alone_s = chosen.alone_seconds if peer == "agent" else min(chosen.alone_seconds, ALONE_OTHERS_S)
         with pairs.pair(build, workload, peer, options, cores, scratch) as (plain, instrumented):
             result: dict[str, Any] = {}
             constant = load.constant_load((plain, instrumented), scratch) if workload == "w2" else None
             with constant or contextlib.nullcontext():
-                pairs.slice_by_turns(plain, instrumented, chosen.settle, dice, chosen.slice_ms)
+                pairs.slice_by_turns(plain, instrumented, settle_s, dice, chosen.slice_ms)
                 sliced = pairs.slice_by_turns(plain, instrumented, chosen.seconds, dice, chosen.slice_ms)
-                background = pairs.background_share(instrumented, chosen.alone_seconds)
+                background = pairs.background_share(instrumented, alone_s)
             result |= {
                 "ratio": sliced.ratio_steady(background),
                 "background": background,
