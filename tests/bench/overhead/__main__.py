@@ -1,7 +1,7 @@
 """Runs the pairs, prints a table per workload and, as the last line, one JSON object.
 
-python -m tests.bench.overhead                     # everything, both builds (an hour and a half; the machine must be quiet)
-python -m tests.bench.overhead --quick             # under a minute: proves the path, its figures mean nothing
+python -m tests.bench.overhead             # everything, both builds; an hour and a half on a quiet machine
+python -m tests.bench.overhead --quick     # under a minute: proves the path, its figures mean nothing
 python -m tests.bench.overhead --workloads w2 --peers null,agent --build optimised --runs 15
 """
 

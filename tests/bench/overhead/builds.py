@@ -145,6 +145,9 @@ def install_checkout(python: Path) -> None:
             [*pip, "--no-build-isolation", "--no-deps", "--force-reinstall", str(copy)],
             "cannot build glassbottom from this checkout (needs a C compiler and the headers of this interpreter)",
         )
+    check = subprocess.run([python, "-m", "pip", "check"], capture_output=True, text=True)
+    if missing := [line for line in check.stdout.splitlines() if line.startswith("glassbottom ")]:
+        raise BenchError(f"{missing[0]} Pin it in {REQUIREMENTS.relative_to(ROOT)}.")
 
 
 def compile_floor(python: Path, directory: Path) -> Path:
