@@ -297,8 +297,8 @@ native_statistics(PyObject *self, PyObject *args)
         (unsigned int)gb_types_known, "types_max", (unsigned int)GB_TYPES_MAX, "hook_losses",
         (unsigned long long)gb_hook_losses, "sample_ns", (unsigned long long)atomic_load(&gb_sample_ns), "snapshot_ns",
         (unsigned long long)gb_snapshot_ns, "tables_bytes",
-        (Py_ssize_t)(TABLES_BYTES + GB_FILTER_SLOTS + 2 * GB_TYPE_SLOTS * sizeof(gb_type_entry)), "watched_ns",
-        (unsigned long long)gb_windows_watched_ns);
+        (Py_ssize_t)(TABLES_BYTES + GB_PATH_CACHE_BYTES + GB_FILTER_SLOTS + 2 * GB_TYPE_SLOTS * sizeof(gb_type_entry)),
+        "watched_ns", (unsigned long long)gb_windows_watched_ns);
 }
 
 static PyMethodDef methods[] = {

@@ -24,46 +24,38 @@
 #pragma GCC diagnostic pop
 #endif
 
+/* Most samples are of a path seen before. Looking it up whole touches one line of memory; frame by frame it would be
+ * two for each of up to 96, cold ones, and cost more than the walk. 64 bits of hash stand for the path: among as many
+ * paths as there are nodes, two that agree by accident are not to be expected in the life of the universe. */
+static struct {
+    uint64_t hash;
+    uint32_t node;
+} path_cache[GB_PATH_CACHE_SLOTS];
+
 gb_paths gb_stacks = {.nodes_used = GB_NODE_FIRST, .codes_used = 1};
 
 #ifndef GB_UNSUPPORTED
 
-/* The code object of a frame that runs Python code, or NULL for entry trampolines and frames still being built. */
+/* The code object of a frame that runs Python code, or NULL for entry trampolines. The code objects themselves are not
+ * looked into: with a hundred callers they are a hundred lines of memory that are likely cold, and would be most of what
+ * a sample costs. */
 static inline PyCodeObject *
-code_of_frame(const _PyInterpreterFrame *f, int32_t *offset)
+code_of_frame(const _PyInterpreterFrame *f, const _Py_CODEUNIT **at)
 {
-    PyCodeObject *code;
-    const _Py_CODEUNIT *at;
 #if PY_VERSION_HEX >= 0x030E0000
-    if (f->owner >= FRAME_OWNED_BY_INTERPRETER)
-        return NULL;
+    *at = f->instr_ptr;
     /* The low bits of a stack reference are tags. */
-    PyObject *executable = (PyObject *)(f->f_executable.bits & ~(uintptr_t)3);
-    if (executable == NULL || !PyCode_Check(executable))
-        return NULL;
-    code = (PyCodeObject *)executable;
-    at = f->instr_ptr;
+    return f->owner >= FRAME_OWNED_BY_INTERPRETER ? NULL : (PyCodeObject *)(f->f_executable.bits & ~(uintptr_t)3);
 #elif PY_VERSION_HEX >= 0x030D0000
-    if (f->owner == FRAME_OWNED_BY_CSTACK || f->f_executable == NULL || !PyCode_Check(f->f_executable))
-        return NULL;
-    code = (PyCodeObject *)f->f_executable;
-    at = f->instr_ptr;
+    *at = f->instr_ptr;
+    return f->owner == FRAME_OWNED_BY_CSTACK ? NULL : (PyCodeObject *)f->f_executable;
 #elif PY_VERSION_HEX >= 0x030C0000
-    if (f->owner == FRAME_OWNED_BY_CSTACK || f->f_code == NULL)
-        return NULL;
-    code = f->f_code;
-    at = f->prev_instr;
+    *at = f->prev_instr;
+    return f->owner == FRAME_OWNED_BY_CSTACK ? NULL : f->f_code;
 #else
-    if (f->f_code == NULL)
-        return NULL;
-    code = f->f_code;
-    at = f->prev_instr;
+    *at = f->prev_instr;
+    return f->f_code;
 #endif
-    Py_ssize_t units = at - _PyCode_CODE(code);
-    if (f->owner != FRAME_OWNED_BY_GENERATOR && units < code->_co_firsttraceable)
-        return NULL;
-    *offset = units < 0 || units > INT32_MAX / 2 ? -1 : (int32_t)(units * (Py_ssize_t)sizeof(_Py_CODEUNIT));
-    return code;
 }
 
 unsigned
@@ -83,16 +75,21 @@ gb_walk_gil(PyThreadState *ts, gb_frame frames[GB_FRAMES_MAX], bool *truncated)
             *truncated = true;
             break;
         }
-        int32_t offset;
-        PyCodeObject *code = code_of_frame(f, &offset);
+        const _Py_CODEUNIT *at;
+        PyCodeObject *code = code_of_frame(f, &at);
         if (code == NULL)
+            continue;
+        Py_ssize_t units = at - _PyCode_CODE(code);
+        /* Only the innermost frame can be one still being built: whoever called has begun. */
+        if (n == 0 && f->owner != FRAME_OWNED_BY_GENERATOR && units < code->_co_firsttraceable)
             continue;
         if (n == GB_FRAMES_MAX) {
             *truncated = true;
             break;
         }
         frames[n].code = code;
-        frames[n].offset = offset;
+        frames[n].offset =
+            units < 0 || units > INT32_MAX / 2 ? -1 : (int32_t)(units * (Py_ssize_t)sizeof(_Py_CODEUNIT));
         n++;
     }
     return n;
@@ -156,6 +153,20 @@ intern_node_locked(uint32_t parent, uint32_t code, int32_t offset)
     return id;
 }
 
+static uint64_t
+hash_of_path(const gb_frame *frames, unsigned n, bool truncated)
+{
+    uint64_t h = truncated ? UINT64_C(0xD1B54A32D192ED03) : UINT64_C(0x2545F4914F6CDD1D);
+    for (unsigned i = 0; i < n; i++) {
+        h ^= (uint64_t)(uintptr_t)frames[i].code + ((uint64_t)(uint32_t)frames[i].offset << 48);
+        h *= UINT64_C(0x9E3779B97F4A7C15);
+        h ^= h >> 29;
+    }
+    return h | 1; /* 0: empty */
+}
+
+static uint32_t intern_path_locked(const gb_frame *frames, unsigned n, bool truncated);
+
 uint32_t
 gb_intern_locked(const gb_frame *frames, unsigned n, bool truncated)
 {
@@ -163,6 +174,21 @@ gb_intern_locked(const gb_frame *frames, unsigned n, bool truncated)
         return GB_NODE_NATIVE;
     if (truncated)
         gb_stacks.truncated++;
+    uint64_t hash = hash_of_path(frames, n, truncated);
+    uint32_t slot = (uint32_t)(hash >> 52);
+    if (GB_LIKELY(path_cache[slot].hash == hash))
+        return path_cache[slot].node;
+    uint32_t node = intern_path_locked(frames, n, truncated);
+    if (node != GB_NODE_OVERFLOW) {
+        path_cache[slot].hash = hash;
+        path_cache[slot].node = node;
+    }
+    return node;
+}
+
+static uint32_t
+intern_path_locked(const gb_frame *frames, unsigned n, bool truncated)
+{
     uint32_t node = truncated ? GB_NODE_TRUNCATED : GB_NODE_NONE;
     while (n-- > 0) {
         uint32_t code = intern_code_locked(frames[n].code, true);
@@ -180,6 +206,7 @@ gb_stacks_clear_locked(void)
 {
     memset(gb_stacks.nodes, 0, gb_stacks.nodes_used * sizeof(gb_node));
     memset(gb_stacks.node_index, 0, GB_NODE_INDEX_SLOTS * sizeof(uint32_t));
+    memset(path_cache, 0, sizeof path_cache);
     gb_stacks.nodes_used = GB_NODE_FIRST;
 }
 
