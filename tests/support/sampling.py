@@ -95,12 +95,18 @@ def within(snapshot: dict, function: str) -> list[Row]:
     return [row for row in rows(snapshot) if any(name.rpartition(".")[2] == function for name in row.functions)]
 
 
-def types(snapshot: dict) -> dict[str, float]:
-    """Live bytes by type label, over the whole heap."""
+def types(snapshot: dict, function: str | None = None) -> dict[str, float]:
+    """Live bytes by type label, over the whole heap, or where the call path passes through a function of this name."""
     totals: dict[str, float] = {}
-    for index, live_bytes in zip(
-        memoryview(snapshot["type_index"]).cast("I"), memoryview(snapshot["type_live_bytes"]).cast("d"), strict=True
-    ):
+    columns = zip(
+        memoryview(snapshot["type_node"]).cast("I"),
+        memoryview(snapshot["type_index"]).cast("I"),
+        memoryview(snapshot["type_live_bytes"]).cast("d"),
+        strict=True,
+    )
+    for node, index, live_bytes in columns:
+        if function is not None and not any(code.co_name == function for code, _ in _native.stack(node)[0]):
+            continue
         name = snapshot["type_names"][index]
         totals[name] = totals.get(name, 0.0) + live_bytes
     return totals
