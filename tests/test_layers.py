@@ -78,7 +78,7 @@ EXCEPTIONS = {
 }
 # Third-party modules with one home each, as prefixes of our module names.
 HOMES = {
-    "agent": {"grpc": {"transport.channel"}},
+    "agent": {"grpc": set(), "h2": {"transport.grpc_stream"}},
     "collector": {
         "grpc": {"ingest", "api", "server", "cli"},
         "grpc_health": {"server", "cli"},

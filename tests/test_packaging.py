@@ -85,7 +85,7 @@ def test_importing_the_agent_needs_nothing_but_itself(built: Path, tmp_path: Pat
 
     program = (
         "import sys, glassbottom;"
-        "print(sorted(m for m in ('grpc', 'google', 'zstandard', 'glassbottom_collector') if m in sys.modules));"
+        "print(sorted(m for m in ('grpc', 'h2', 'google', 'zstandard', 'glassbottom_collector') if m in sys.modules));"
         "print(sorted(m for m in sys.modules if m.startswith('glassbottom')), glassbottom.__file__)"
     )
     done = subprocess.run([python, "-I", "-c", program], capture_output=True, text=True, cwd=tmp_path, check=False)

@@ -59,7 +59,13 @@ def init(
 
     if is_disabled():
         return
-    from . import _agent
+    try:
+        from . import _agent
+    except ImportError as error:
+        from ._log import log
+
+        log().error("glassbottom is off: %s. Install it together with what it depends on.", error)
+        return
 
     _agent.init(service, endpoint=endpoint, config=config, strict=strict, options=options)
 

@@ -18,7 +18,7 @@ from typing import Any
 from . import _fork, _threads
 from ._clock import Clock, SystemClock
 from ._config import Config, from_env
-from ._errors import CollectorUnavailable, ConfigError
+from ._errors import ConfigError
 from ._guard import Guard
 from ._identity import Identity, identify
 from ._log import log
@@ -27,7 +27,7 @@ from .control import Commands
 from .probes import Probe, ProbeState, build
 from .probes.heap import HeapProbe
 from .transport.channel import connector
-from .transport.connection import Connection, Connector
+from .transport.connection import Connector
 from .transport.encode import codecs
 from .transport.queue import BatchQueue
 from .transport.sender import Sender
@@ -37,7 +37,7 @@ PROTOCOL = 1
 FIRST_READING_S = 1.0
 """After start, so that a process is seen before its first full interval."""
 IDLE_S = 60.0
-PAUSE_TIMEOUT_S = 1.0
+PAUSE_TIMEOUT_S = 0.1
 """How long a fork may wait for the agent; some milliseconds are usual, more than a tenth of a second only under a
 machine so busy that the fork waits for the GIL anyway."""
 PAUSE_SWITCH_INTERVAL_S = 1e-4
@@ -151,11 +151,6 @@ def _unsupported() -> str | None:
     patcher = sys.modules.get("eventlet.patcher")
     if patcher is not None and patcher.is_monkey_patched("thread"):
         return "eventlet has replaced threading; the agent needs real threads. Start without monkey_patch(thread=True)."
-    if os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "").lower() in ("0", "false", "no", "off"):
-        log().warning(
-            "glassbottom: GRPC_ENABLE_FORK_SUPPORT=%s makes forked children hang in gRPC; unset it.",
-            os.environ["GRPC_ENABLE_FORK_SUPPORT"],
-        )
     return None
 
 
@@ -183,17 +178,11 @@ def _replace_after_fork(parent: Agent) -> None:
     global _current, _lock
     _lock = threading.Lock()
     _threads.reset_after_fork()
-    connect = parent.connect if parent.is_at_rest else _never_connect
-    agent = Agent(parent.config, provisional=parent.provisional, connect=connect, clock=parent.clock)
+    parent.sender.abandon()
+    agent = Agent(parent.config, provisional=parent.provisional, connect=parent.connect, clock=parent.clock)
     _current = agent
     with agent.guard.guarded("start"):
         agent.start()
-
-
-def _never_connect(on_event: Callable[[], None]) -> Connection:  # noqa: ARG001 - a Connector
-    raise CollectorUnavailable(
-        "This process was forked while its parent used gRPC, which would hang here; it does not report."
-    )
 
 
 class Agent:
@@ -225,7 +214,6 @@ class Agent:
         self._snapshot_wanted = False
         self._cpu_s, self._cpu_at_s, self._cpu_ratio = 0.0, self.clock.monotonic_s(), 0.0
         self._fork_timeouts = 0
-        self.is_at_rest = True
 
     # Life. In the application's thread.
 
@@ -260,15 +248,13 @@ class Agent:
                 probe.stop(max(timeout_s, 0.2))
 
     def pause(self) -> None:
-        """Before a fork: nothing being read or sent, no open connection, within PAUSE_TIMEOUT_S."""
-        # The threads behind the connection need the GIL one after the other to end. Beside busy threads of the
-        # application each would wait for it 5 ms and more; for these few moments it changes hands faster.
+        """Before a fork: nothing of ours half done, within PAUSE_TIMEOUT_S. The connection stays open."""
+        # The sender may need the GIL to finish its step. Beside busy threads of the application it would wait for it
+        # 5 ms and more; for these few moments it changes hands faster.
         interval_s = sys.getswitchinterval()
         sys.setswitchinterval(PAUSE_SWITCH_INTERVAL_S)
         try:
-            self.is_at_rest = False
-            self.is_at_rest = self.sender.hold(PAUSE_TIMEOUT_S)
-            if not self.is_at_rest:
+            if not self.sender.hold(PAUSE_TIMEOUT_S):
                 self._fork_timeouts += 1
         finally:
             sys.setswitchinterval(interval_s)

@@ -1,9 +1,9 @@
-"""What happens around os.fork(): before it, the agent ends its threads and closes its connection; after it, both go on.
+"""What happens around os.fork(): before it, the sender finishes its step; after it, the parent goes on as it was, and
+the child starts afresh under an identity of its own.
 
-gRPC does not survive a fork with an open channel or a call under way: a lock some thread holds inside it stays locked
-in the child for ever, and who then waits for it holds the GIL, so the whole child hangs. So at that moment no channel
-exists, none is being opened, and gRPC is not half imported. Should the agent not come to rest in time, the child's
-agent never touches gRPC: a worker that is not seen is better than one that hangs.
+Nothing of the agent's holds a lock that a child could wait for: the transport is pure Python (grpc_stream.py says why),
+the C core has fork handlers of its own, and the child makes a new agent instead of repairing the old one. Of the
+parent's connection it closes its copy of the descriptors.
 
 Children of os.fork(), multiprocessing and prefork servers come through here. subprocess does not fork in Python and
 needs nothing. A fork made by a C library passes by unnoticed: the child's agent then stays silent, by its pid.
@@ -27,7 +27,7 @@ _lock = threading.Lock()
 _forking = 0
 _paused: Agent | None = None
 _inherited: list[Agent] = []
-"""Agents of parents. Never let go: their destructors would reach into gRPC objects that died with the fork."""
+"""Agents of parents. Never let go: what their destructors would do is the parent's business."""
 
 
 def install(find: Callable[[], Agent | None], replace: Callable[[Agent], None]) -> None:

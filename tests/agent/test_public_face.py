@@ -75,7 +75,7 @@ assert not [thread for thread in threading.enumerate() if thread.name.startswith
     assert status["connected"]
     assert status["state"] in ("running", "refused")
     assert status["statistics"]["batches_acked_total"] >= 1
-    assert names == ["glassbottom-receiver", "glassbottom-sampler", "glassbottom-sender"]
+    assert names == ["glassbottom-channel", "glassbottom-sampler", "glassbottom-sender"]
     assert {metric.name for metric in double.metrics()[0].metrics} >= {
         "process.memory.usage",
         "process.memory.virtual",
@@ -185,10 +185,15 @@ print(glassbottom.status()["state"], glassbottom.status()["reason"], threading.a
     assert done.stdout.endswith(" 1\n")
 
 
-def test_grpc_is_warned_about_where_its_fork_support_is_switched_off():
-    code = "import glassbottom; glassbottom.init(service='x', connect_delay_s=60)"
-    assert "GRPC_ENABLE_FORK_SUPPORT" in run(code, GRPC_ENABLE_FORK_SUPPORT="0").stderr
-    assert "GRPC_ENABLE_FORK_SUPPORT" not in run(code).stderr
+def test_the_agent_never_loads_grpc(double: IngestDouble):
+    """Its native core does not survive forks: not even while connected may it be in the application's process."""
+    code = """
+import glassbottom, sys
+glassbottom.init(service="x", endpoint=sys.argv[1], connect_delay_s=0)
+assert glassbottom.snapshot() and glassbottom.flush(10)
+print(sorted(name for name in sys.modules if name.partition(".")[0] in ("grpc", "numpy", "asyncio")))
+"""
+    assert run(code, double.endpoint).stdout == "[]\n"
 
 
 def test_the_last_readings_are_stored_before_the_process_ends(double: IngestDouble):

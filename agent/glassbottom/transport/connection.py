@@ -27,6 +27,10 @@ class Connection(Protocol):
         """Ends the stream and every thread behind it; False when some still run after timeout_s."""
         ...
 
+    def abandon(self) -> None:
+        """In a forked child: closes the descriptors it inherited. The peer must not notice, for the parent goes on."""
+        ...
+
 
 Connector = Callable[[Callable[[], None]], Connection]
 """Opens a connection; the argument is called, from any thread, when something has arrived or the stream has ended.

@@ -106,6 +106,9 @@ class _MemoryConnection:
         self._lost = self._lost or not self._transport.available
         return "The collector in memory is away." if self._lost else None
 
+    def abandon(self) -> None:
+        """There is nothing to let go of."""
+
     def close(self, timeout_s: float) -> bool:  # noqa: ARG002 - there is nothing to wait for
         self._lost = True
         if self in self._transport._open:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +34,6 @@ RESULTS_MAX = 100
 """Answers to commands held back until there is a connection."""
 CREDIT_BYTES_MIN = 1024
 CLOSE_TIMEOUT_S = 0.5
-OPENING_TIMEOUT_S = 5.0
 FAILURES_UNTOLD = 1
 """In a row; one failure may be a collector that restarts, or this process on its way out."""
 
@@ -97,7 +95,6 @@ class Sender:
         self._wake = threading.Event()
         self._stepping = threading.Lock()
         self._held = False
-        self._opening = False
         self._flushes: deque[threading.Event] = deque()
         self._results: deque[ingest_pb2.CommandResult] = deque()
 
@@ -135,27 +132,24 @@ class Sender:
         return not thread.is_alive()
 
     def hold(self, timeout_s: float) -> bool:
-        """Before a fork, in the forking thread: the connection is closed and step() does not run until release().
+        """Before a fork, in the forking thread: step() does not run until release(). False when it still does.
 
-        The thread itself stays, asleep; under a contended GIL, ending and starting threads would take far longer.
-        False when something still runs after timeout_s; only the opening of a connection, which the first time imports
-        and starts gRPC, is waited for longer.
+        A child could go on without this: nothing it inherits is used again but to close descriptors. It keeps forks
+        away from the middle of a message all the same.
         """
-        deadline_s = time.monotonic() + timeout_s
-        while not self._stepping.acquire(timeout=max(0.0, deadline_s - time.monotonic())):
-            if not self._opening or timeout_s >= OPENING_TIMEOUT_S:
-                return False
-            timeout_s = OPENING_TIMEOUT_S
-            deadline_s = time.monotonic() + timeout_s
-        self._held = True
-        return self.disconnect(max(0.0, deadline_s - time.monotonic()))
+        self._held = self._stepping.acquire(timeout=timeout_s)
+        return self._held
 
     def release(self) -> None:
-        """After a fork, in the parent. Connecting waits a moment: more forks may follow."""
+        """After a fork, in the parent, which goes on over the connection it has."""
         if self._held:
             self._held = False
-            self._retry_at_s = max(self._retry_at_s, self._clock.monotonic_s() + self._config.connect_delay_s)
             self._stepping.release()
+
+    def abandon(self) -> None:
+        """In a forked child, on the parent's sender: lets go of the parent's connection without a word to the peer."""
+        if self._connection is not None:
+            self._connection.abandon()
 
     def wake(self) -> None:
         """Makes the thread look again now. From any thread."""
@@ -249,14 +243,11 @@ class Sender:
         return max(0.0, moment_s - self._clock.monotonic_s())
 
     def _open(self, now_s: float) -> None:
-        self._opening = True
         try:
             connection = self._connect(self._wake.set)
         except CollectorUnavailable as error:
             self._failed(str(error), now_s)
             return
-        finally:
-            self._opening = False
         self._connection = connection
         self._connected_at_s = now_s
         self._connections += 1
