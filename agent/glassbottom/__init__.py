@@ -62,9 +62,9 @@ def init(
     try:
         from . import _agent
     except ImportError as error:
-        from ._log import log
+        import logging
 
-        log().error("glassbottom is off: %s. Install it together with what it depends on.", error)
+        logging.getLogger(__name__).error("glassbottom is off: %s. Install it with what it depends on.", error)
         return
 
     _agent.init(service, endpoint=endpoint, config=config, strict=strict, options=options)
