@@ -64,7 +64,7 @@ def init(
     except ImportError as error:
         import logging
 
-        logging.getLogger(__name__).error("glassbottom is off: %s. Install it with what it depends on.", error)
+        logging.getLogger(__name__).warning("glassbottom is off: %s. Install it with what it depends on.", error)
         return
 
     _agent.init(service, endpoint=endpoint, config=config, strict=strict, options=options)
