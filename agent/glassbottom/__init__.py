@@ -1,7 +1,7 @@
 """Debug a production Python service without touching production: the part that lives in the application.
 
 One line, `glassbottom.init(service="checkout")`, and the process is watched. Importing this module costs next to
-nothing: everything with weight, gRPC above all, is imported when and if the agent starts, and never under
+nothing: everything with weight is imported when and if the agent starts, and never under
 `GLASSBOTTOM_DISABLE=1`.
 """
 

@@ -1,7 +1,7 @@
 """The agent of this process: owns the probes and the way to the collector, starts and stops them, survives forks.
 
 There is at most one. init(), shutdown() and the rest of the public face are the functions at the top; everything that
-lives is in Agent. Importing this module imports protobuf, never gRPC.
+lives is in Agent. Importing this module imports protobuf and h2, never grpcio.
 """
 
 from __future__ import annotations

@@ -95,8 +95,8 @@ class TransportConfig:
 
     queue_bytes_max: Readings kept while the collector is away, compressed; the oldest go first.
     heartbeat_interval_s: Seconds between two signs of life.
-    connect_delay_s: Nothing of gRPC is touched until the process, or the fork, is this old. A parent that forks its
-        workers right after start, or a child that at once executes something else, then never has a connection.
+    connect_delay_s: No connection is opened until the process, or the fork, is this old. A parent that forks its
+        workers and ends, or a child that at once executes something else, then never has one.
     backoff_s_min, backoff_s_max: Bounds of the growing, jittered pause between attempts to connect.
     shutdown_timeout_s: How long the exit of the process may wait for the last readings to be stored.
     """
