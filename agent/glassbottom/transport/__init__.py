@@ -1,4 +1,4 @@
-"""The way to the collector: a bounded queue, one thread that sends, one file that knows gRPC and one that knows sockets.
+"""The way to the collector: a bounded queue, one thread that sends, one file for gRPC and one for the socket.
 
 Probes put readings in, in their own time; nothing here ever makes them, or the application, wait.
 """
