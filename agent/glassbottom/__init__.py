@@ -13,7 +13,16 @@ TYPE_CHECKING = False  # typing's, without importing typing
 if TYPE_CHECKING:
     from typing import Any
 
-    from ._config import Config, HeapConfig, RuntimeConfig, TlsConfig, TransportConfig
+    from ._config import (
+        AsyncioConfig,
+        Config,
+        HeapConfig,
+        ProfileConfig,
+        RuntimeConfig,
+        SpansConfig,
+        TlsConfig,
+        TransportConfig,
+    )
 
 __version__ = "0.1.0"
 
@@ -26,6 +35,9 @@ __all__ = [
     "Config",
     "HeapConfig",
     "RuntimeConfig",
+    "AsyncioConfig",
+    "SpansConfig",
+    "ProfileConfig",
     "TransportConfig",
     "TlsConfig",
     "GlassbottomError",
@@ -34,7 +46,7 @@ __all__ = [
     "__version__",
 ]
 
-_CONFIG_NAMES = {"Config", "HeapConfig", "RuntimeConfig", "TlsConfig", "TransportConfig"}
+_CONFIG_NAMES = {name for name in __all__ if name.endswith("Config")}
 
 
 def init(

@@ -318,8 +318,7 @@ class Agent:
 
     def welcomed(self, store_id: str, store_changed: bool) -> None:
         for probe in self._probes:
-            if isinstance(probe, HeapProbe):
-                probe.welcomed(store_id, store_changed)
+            probe.welcomed(store_id, store_changed)
 
     def command(self, command: ingest_pb2.Command) -> None:
         self._commands.carry_out(command)

@@ -62,6 +62,108 @@ class RuntimeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AsyncioConfig:
+    """Event loops and their tasks.
+
+    enabled: False leaves the coroutine type alone.
+    interval_s: Seconds between two looks at all tasks.
+    blocked_ms: A step that holds its loop longer is reported, with its stack.
+    stuck_s: A task that nobody seems able to wake is reported after so long.
+    scan_tasks_max: So many tasks are looked at each time; of more, a sample.
+    """
+
+    enabled: bool = True
+    interval_s: float = 10.0
+    blocked_ms: float = 100.0
+    stuck_s: float = 60.0
+    scan_tasks_max: int = 5000
+
+    def __post_init__(self) -> None:
+        _within("asyncio_interval_s", self.interval_s, 0.1, 3600, "seconds")
+        _within("blocked_ms", self.blocked_ms, 5, 60_000, "milliseconds")
+        _within("stuck_s", self.stuck_s, 0.5, 86_400, "seconds")
+        _within("scan_tasks_max", self.scan_tasks_max, 10, 1_000_000, "tasks")
+
+
+SPAN_ATTRIBUTES = (
+    "http.request.method",
+    "http.response.status_code",
+    "http.route",
+    "url.scheme",
+    "server.address",
+    "server.port",
+    "network.protocol.version",
+    "db.system.name",
+    "db.system",
+    "db.namespace",
+    "db.collection.name",
+    "db.operation.name",
+    "messaging.system",
+    "messaging.destination.name",
+    "messaging.operation.type",
+    "rpc.system",
+    "rpc.service",
+    "rpc.method",
+    "rpc.grpc.status_code",
+    "error.type",
+    "code.function.name",
+    "celery.task_name",
+)
+"""Attributes that may leave the process: names of things, never values of theirs. No statement, no query, no path."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpansConfig:
+    """Requests and other spans, and functions under `glassbottom.profile`.
+
+    enabled: False adds nothing to OpenTelemetry and no middleware.
+    interval_s: Seconds between two readings.
+    slow_ms: A span that takes longer is told with its attributes; so is one above the 99th percentile of its name
+        that takes at least a tenth of this.
+    attributes: Names of the span attributes that may leave the process.
+    http: Watch requests of ASGI and WSGI applications that have no OpenTelemetry.
+    open_s: A span that has not ended after so long is reported.
+    debug: Log the start and end of every span. For laptops and mirrors; marks the process with
+        `deployment.environment.name=debug`.
+    otlp_endpoint: Also send spans there, with opentelemetry-exporter-otlp; "" sends none.
+    """
+
+    enabled: bool = True
+    interval_s: float = 10.0
+    slow_ms: float = 1000.0
+    attributes: tuple[str, ...] = SPAN_ATTRIBUTES
+    http: bool = True
+    open_s: float = 300.0
+    debug: bool = False
+    otlp_endpoint: str = ""
+
+    def __post_init__(self) -> None:
+        _within("spans_interval_s", self.interval_s, 0.1, 3600, "seconds")
+        _within("slow_span_ms", self.slow_ms, 1, 3_600_000, "milliseconds")
+        _within("open_span_s", self.open_s, 0.5, 86_400, "seconds")
+        if len(self.attributes) > 64:
+            raise ConfigError(f"span_attributes names {len(self.attributes)}; at most 64 are let out.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileConfig:
+    """Where threads spend their time.
+
+    enabled: False takes no samples of threads.
+    interval_s: Seconds between two readings.
+    sample_hz: Samples a second, lowered when they cost more than 0.2 % of the time.
+    """
+
+    enabled: bool = True
+    interval_s: float = 10.0
+    sample_hz: float = 19.0
+
+    def __post_init__(self) -> None:
+        _within("profile_interval_s", self.interval_s, 0.1, 3600, "seconds")
+        _within("profile_hz", self.sample_hz, 0.1, 100, "samples a second")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TlsConfig:
     """Encryption on the way to the collector. Files are PEM and read again at each connection, so they may rotate.
 
@@ -136,6 +238,9 @@ class Config:
     disable: bool = False
     heap: HeapConfig = field(default_factory=HeapConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    asyncio: AsyncioConfig = field(default_factory=AsyncioConfig)
+    spans: SpansConfig = field(default_factory=SpansConfig)
+    profile: ProfileConfig = field(default_factory=ProfileConfig)
     transport: TransportConfig = field(default_factory=TransportConfig)
 
     def __post_init__(self) -> None:
@@ -192,6 +297,10 @@ def _commands(text: str) -> frozenset[str]:
     return frozenset() if names == {"none"} else frozenset(names)
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
 OPTIONS: dict[str, Option] = {
     "service": Option("", "service", str),
     "endpoint": Option("", "endpoint", str),
@@ -204,6 +313,22 @@ OPTIONS: dict[str, Option] = {
     "complete_every": Option("heap", "complete_every", _integer),
     "runtime": Option("runtime", "enabled", _bool),
     "runtime_interval_s": Option("runtime", "interval_s", _number),
+    "asyncio": Option("asyncio", "enabled", _bool),
+    "asyncio_interval_s": Option("asyncio", "interval_s", _number),
+    "blocked_ms": Option("asyncio", "blocked_ms", _number),
+    "stuck_s": Option("asyncio", "stuck_s", _number),
+    "scan_tasks_max": Option("asyncio", "scan_tasks_max", _integer),
+    "spans": Option("spans", "enabled", _bool),
+    "spans_interval_s": Option("spans", "interval_s", _number),
+    "slow_span_ms": Option("spans", "slow_ms", _number),
+    "span_attributes": Option("spans", "attributes", _names),
+    "http_spans": Option("spans", "http", _bool),
+    "open_span_s": Option("spans", "open_s", _number),
+    "span_debug": Option("spans", "debug", _bool),
+    "otlp_endpoint": Option("spans", "otlp_endpoint", str),
+    "profile": Option("profile", "enabled", _bool),
+    "profile_interval_s": Option("profile", "interval_s", _number),
+    "profile_hz": Option("profile", "sample_hz", _number),
     "queue_bytes_max": Option("transport", "queue_bytes_max", _integer),
     "heartbeat_interval_s": Option("transport", "heartbeat_interval_s", _number),
     "connect_delay_s": Option("transport", "connect_delay_s", _number),
@@ -254,7 +379,7 @@ def from_env(
 
 
 def _assemble(values: Mapping[str, Any], attributes: Mapping[str, str]) -> Config:
-    sections: dict[str, dict[str, Any]] = {"": {}, "heap": {}, "runtime": {}, "transport": {}, "tls": {}}
+    sections: dict[str, dict[str, Any]] = {option.section: {} for option in OPTIONS.values()}
     for name, value in values.items():
         option = OPTIONS[name]
         sections[option.section][option.name] = value
@@ -263,6 +388,9 @@ def _assemble(values: Mapping[str, Any], attributes: Mapping[str, str]) -> Confi
         attributes=dict(attributes),
         heap=HeapConfig(**sections["heap"]),
         runtime=RuntimeConfig(**sections["runtime"]),
+        asyncio=AsyncioConfig(**sections["asyncio"]),
+        spans=SpansConfig(**sections["spans"]),
+        profile=ProfileConfig(**sections["profile"]),
         transport=TransportConfig(**sections["transport"], tls=TlsConfig(**sections["tls"])),
     )
 
@@ -290,6 +418,10 @@ def _typed(name: str, value: Any) -> Any:
     parse = OPTIONS[name].parse
     if parse is Path:
         return Path(value)
+    if parse is _names and not isinstance(value, str):
+        return tuple(value)
+    if parse is _names:
+        return _names(value)
     if parse is _commands:
         return _commands(value) if isinstance(value, str) else frozenset(value)
     return value

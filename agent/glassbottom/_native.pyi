@@ -3,6 +3,7 @@
 All functions need the GIL (any Python call has it). None runs user code. See native/module.c.
 """
 
+from contextvars import ContextVar
 from types import CodeType
 from typing import TypedDict
 
@@ -102,8 +103,9 @@ def exclude_thread() -> None:
 def snapshot() -> Snapshot | None:
     """Reads the tables; None when not started."""
 
-def stack(node: int) -> tuple[list[tuple[CodeType, int]], bool]:
-    """(code, byte offset of the instruction or -1 if not started) innermost first; whether outer frames were left out.
+def stack(node: int) -> tuple[list[tuple[CodeType, int]], bool, int]:
+    """(code, byte offset of the instruction or -1 if not started) innermost first; whether outer frames were left out;
+    the label it was born under, 0 for none.
 
     No frames and False: allocated outside Python code. No frames and True: the table of call paths was full.
     Raises KeyError for a node this epoch does not know.
@@ -116,3 +118,132 @@ def release_unused() -> int:
     """
 
 def statistics() -> Statistics: ...
+
+# ---- labels.c: what the process works on --------------------------------------------------------------------------
+
+def set_label_variable(variable: ContextVar[int] | None) -> None:
+    """Samples of the heap and of threads are labelled with the id this variable holds in the thread's context then."""
+
+def label(name: str) -> int:
+    """The id of a label, 1 to 4095, made on first use; beyond that the id of "<more routes than the agent keeps>"."""
+
+def label_name(label: int) -> str:
+    """Its name; "" for 0. Raises KeyError for an id that was never given."""
+
+def thread_allocated_bytes() -> float:
+    """Bytes allocated by the calling thread since it is seen: blocks above 512 bytes counted, smaller ones estimated
+    from samples. Only differences mean anything. 0.0 while the sampler is not running."""
+
+# ---- operations.c: exponential histograms -------------------------------------------------------------------------
+
+class OperationTable:
+    """Histograms of durations by slot. Every method needs the GIL and is atomic under it; record() takes about 60 ns."""
+
+    def __init__(self, slots_max: int = 1024) -> None:
+        """Memory is taken as slots are added, about 2.1 KB each. Raises ValueError outside 1 to 65536."""
+
+    def add(self) -> int:
+        """A new slot; -1 when all are taken."""
+
+    def record(
+        self,
+        slot: int,
+        duration_ns: int,
+        self_ns: int = 0,
+        cpu_user_ns: int = -1,
+        cpu_system_ns: int = -1,
+        busy_ns: int = 0,
+        alloc_bytes: float = 0.0,
+        /,
+    ) -> None:
+        """Counts one operation that ended. cpu_user_ns below 0: not known. Ignores a slot that does not exist."""
+
+    def take(self) -> list[OperationRow]:
+        """What was recorded since the last take(), of slots with anything, and starts again from nothing."""
+
+OperationRow = tuple[int, int, int, int, int, int, int, int, float, int, int, int, bytes]
+"""(slot, count, duration_ns, self_ns, cpu_user_ns, cpu_system_ns, cpu_count, busy_ns, alloc_bytes, min_ns, max_ns,
+offset, counts): counts are little-endian uint32, scale 4, of seconds; durations of 0 count as 1 ns."""
+
+# ---- steps.c: every step of every coroutine an event loop runs -----------------------------------------------------
+
+StepRow = tuple[CodeType, int, int, int, int, bytes, int, list[tuple[str, int, int, int, int, int, int, bytes]]]
+"""(code, steps, bare_yields, busy_ns, offset, counts, step_ns_max, ended): of one coroutine function since the last
+take. ended: (status, count, lifetime_ns, busy_ns, min_ns, max_ns, offset, counts) for each of "ok", "error",
+"cancelled", "thrown" that occurred. counts as in OperationRow."""
+
+def steps_start() -> None:
+    """Puts the wrapper around `am_send` of the coroutine type. Idempotent. Raises RuntimeError with a sentence where that
+    is not possible (another tool changed the slot, or this Python is unknown)."""
+
+def steps_stop() -> None:
+    """Stops counting; the slot is restored where nobody sits above us and else passes through."""
+
+def steps_take() -> list[StepRow]:
+    """What happened since the last take."""
+
+def steps_of(coroutine: object) -> tuple[int, int, int, int, int, int] | None:
+    """(first_step_ns, last_start_ns, last_end_ns, steps, bare_yields, busy_ns) of a task's coroutine, CLOCK_MONOTONIC;
+    last_end_ns is below last_start_ns while a step runs. None for one that was never seen."""
+
+def steps_reconcile(live: list[object]) -> int:
+    """Ends, with status "thrown", every coroutine that is known, does not run and is not in the list. Returns how many."""
+
+def steps_loops() -> list[object]:
+    """Running event loops met for the first time since the last call."""
+
+def steps_running() -> list[tuple[int, CodeType, int]]:
+    """(thread ident, code of the coroutine, start_ns) of every step that runs now."""
+
+def steps_statistics() -> dict[str, int]:
+    """state (1: in place, 0: not), steps, threads, coroutines, coroutines_max, coroutines_dropped, functions,
+    functions_max, functions_dropped, thrown, tables_bytes."""
+
+# ---- watchdog.c: what holds a loop, while it does; the clock -------------------------------------------------------
+
+BlockRow = tuple[int, int, CodeType, int, list[tuple[CodeType, int]], bool, bool, bool, int]
+"""(at_ns, thread ident, code of the coroutine, duration_ns, stack, gil_held, late, ended, label): one block. at_ns:
+CLOCK_REALTIME of the step's start. stack: as of stack(), empty when it could not be taken. gil_held: the GIL could not
+be had for 50 ms while the step ran. late: the stack was taken when the GIL was let go. ended: False for one still
+going on (duration so far), which is told again when it has ended."""
+
+def run_watchdog(seconds: float) -> None:
+    """Looks for steps that run too long, every 25 ms, for that long, without the GIL; takes no Python lock.
+
+    Returns early after clock_interrupt() or steps_stop(). Raises RuntimeError when another thread is in it already.
+    """
+
+def run_clock(seconds: float) -> None:
+    """Samples threads at the rate set, with the GIL only for each sample, and takes stacks for the watchdog.
+
+    Returns early after clock_interrupt(). Raises RuntimeError when another thread is in it already.
+    """
+
+def clock_interrupt() -> None:
+    """Makes run_watchdog() and run_clock() return soon."""
+
+def set_clock(*, blocked_ms: float = 100.0, sample_hz: float = 0.0) -> None:
+    """sample_hz 0: threads are not sampled. Gaps between samples are jittered. Raises ValueError outside 1..60000 ms,
+    0..100 Hz."""
+
+def blocks_take() -> list[BlockRow]:
+    """Blocks since the last take; at most 256 are kept."""
+
+def clock_statistics() -> dict[str, int]:
+    """ticks, gil_waits, gil_wait_ns, gil_wait_ns_max (from wanting the GIL to having it; max since the last call),
+    blocks, blocks_dropped, sample_ns (time with the GIL held)."""
+
+# ---- threads.c: where every thread is -----------------------------------------------------------------------------
+
+ThreadRow = tuple[int, int, int, int, int, int]
+"""(node, thread ident, code index of the coroutine running in it or -1, samples, wall_ns, cpu_ns)"""
+
+def threads_take() -> tuple[list[ThreadRow], list[CodeType], int, int]:
+    """(rows, codes, ticks, dropped) since the last take, and starts again from nothing. Nodes are good for
+    threads_stack() until the next threads_take()."""
+
+def threads_stack(node: int) -> tuple[list[tuple[CodeType, int]], bool, int]:
+    """(path innermost first, whether outer frames were left out, label)."""
+
+def threads_roots() -> list[tuple[int, list[tuple[CodeType, int]]]]:
+    """(thread ident, its call path now, innermost first) of every Python thread but the agent's own."""

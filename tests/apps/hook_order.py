@@ -130,7 +130,7 @@ def live_of_churn() -> int:
     for node, samples in zip(
         memoryview(snapshot["node"]).cast("I"), memoryview(snapshot["samples_by_node"]).cast("I"), strict=True
     ):
-        frames, _ = _native.stack(node)
+        frames, _, _ = _native.stack(node)
         total += samples if any(code.co_name == "churn" for code, _ in frames) else 0
     return total
 

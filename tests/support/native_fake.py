@@ -78,10 +78,10 @@ class FakeCore:
     def exclude_thread(self) -> None:
         pass
 
-    def stack(self, node: int, /) -> tuple[list[tuple[CodeType, int]], bool]:
+    def stack(self, node: int, /) -> tuple[list[tuple[CodeType, int]], bool, int]:
         self.resolved += 1
         site = self.sites[node]
-        return list(site.places), site.truncated
+        return list(site.places), site.truncated, 0
 
     def release_unused(self) -> int:
         self.released += 1

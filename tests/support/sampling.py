@@ -78,7 +78,7 @@ def rows(snapshot: dict) -> list[Row]:
     )
     result = []
     for node, *values in columns:
-        frames, truncated = _native.stack(node)
+        frames, truncated, _ = _native.stack(node)
         result.append(
             Row(
                 tuple(code.co_qualname for code, _ in frames),

@@ -165,7 +165,7 @@ gb_raw_check(void)
         gb_lock();
         atomic_fetch_add(&gb_epoch, 1);
         gb_table_clear_locked();
-        gb_stacks_clear_locked();
+        gb_stacks_clear_locked(&gb_stacks);
         gb_unlock();
     }
     away = !gb_raw_install();

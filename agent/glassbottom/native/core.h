@@ -8,8 +8,13 @@
  *   chain.c     where they are put: the only place that replaces allocators
  *   windows.c   when small blocks are watched
  *   snapshot.c  reads everything out
- *   fork.c      what a forked child must forget
- *   module.c    the Python face
+ *   labels.c      what the process works on: the route that a context variable holds
+ *   operations.c  histograms of durations
+ *   steps.c       every step of every coroutine that an event loop runs
+ *   watchdog.c    what holds a loop, while it does; and the clock that samples threads
+ *   threads.c     where every thread is
+ *   fork.c        what a forked child must forget
+ *   module.c      the Python face of the heap, and the methods of all
  *
  * Contracts in names: _nopy calls no Python API and may run without the GIL; _gil needs the GIL but allocates
  * nothing and runs no Python code; _locked needs gb_lock(). Everything else runs in an ordinary call.
@@ -48,10 +53,12 @@ typedef struct {
     uint64_t rng;
     uint32_t raw_reallocs; /* how often the raw realloc hook ran: tells whether a block was outside the arenas */
     bool ready;
-    bool busy;       /* inside our own code: hooks pass through */
-    bool excluded;   /* the agent's own threads */
-    bool forking;    /* holds the lock across fork(): other handlers that run meanwhile must not wait for it */
-    uint8_t probing; /* GB_PROBE_…: an allocation made only to see whether a hook is still in the chain */
+    bool busy;            /* inside our own code: hooks pass through */
+    int64_t raw_drawn;    /* raw bytes seen by this thread = drawn - left */
+    double small_sampled; /* estimate of the bytes it allocated in small blocks */
+    bool excluded;        /* the agent's own threads */
+    bool forking;         /* holds the lock across fork(): other handlers that run meanwhile must not wait for it */
+    uint8_t probing;      /* GB_PROBE_…: an allocation made only to see whether a hook is still in the chain */
     bool probe_seen;
 } gb_thread;
 extern __thread gb_thread gb_tls;
@@ -155,23 +162,32 @@ typedef struct {
 } gb_node;
 
 typedef struct {
-    gb_node *nodes;
+    uint64_t hash;
+    uint32_t node;
+} gb_path_slot;
+
+typedef struct {
+    gb_node *nodes; /* one without code stands for a label, which is its offset */
     uint32_t *node_index;
     PyCodeObject **codes; /* one strong reference each; id 0 is not used */
     uint32_t *code_index;
-    uint32_t nodes_used;
-    uint32_t codes_used;
+    gb_path_slot *cache;
+    uint32_t nodes_used, nodes_max, node_slots; /* slots are powers of two, at least twice the maximum */
+    uint32_t codes_used, codes_max, code_slots;
+    uint32_t cache_slots;
     uint64_t truncated;
     uint64_t overflowed;
 } gb_paths;
-extern gb_paths gb_stacks;
+extern gb_paths gb_stacks; /* the heap's */
 
-/* Innermost first. Returns how many; *truncated says whether there were more. */
+/* Innermost first, of any thread. Returns how many; *truncated says whether there were more. */
 unsigned gb_walk_gil(PyThreadState *ts, gb_frame frames[GB_FRAMES_MAX], bool *truncated);
-uint32_t gb_intern_locked(const gb_frame *frames, unsigned n, bool truncated);
-void gb_stacks_clear_locked(void);
-size_t gb_codes_take_locked(PyCodeObject **released);
-/* Drops what no live sample needs. Returns how many nodes and codes went; the codes, to be released outside the lock,
+uint32_t gb_intern_locked(gb_paths *g, const gb_frame *frames, unsigned n, bool truncated, uint32_t label);
+void gb_stacks_clear_locked(gb_paths *g);
+/* Hands out every code reference, to be released outside the lock; returns how many. Only when no node is left. */
+size_t gb_codes_take_locked(gb_paths *g, PyCodeObject **released);
+PyObject *gb_path_to_python(const gb_paths *g, uint32_t node); /* (frames, truncated, label) as of _native.stack() */
+/* Of the heap: drops what no live sample needs. Returns how many nodes and codes went; the codes, to be released outside the lock,
  * are put into `released` (room for GB_CODES_MAX). */
 size_t gb_stacks_compact_locked(PyCodeObject **released, size_t *released_count, gb_node *scratch, uint32_t *map);
 
@@ -233,6 +249,42 @@ int gb_windows_run(double seconds);    /* -1 with an exception */
 void gb_windows_interrupt(void);
 void gb_windows_begin(void);
 void gb_windows_after_fork_child(void);
+
+/* ---- labels.c -------------------------------------------------------------------------------------------------- */
+
+#define GB_LABELS_MAX 4096u
+/* The label in the context of this thread state; ts must be the caller's own. In a hook: allocates nothing. */
+uint32_t gb_label_gil(PyThreadState *ts);
+/* The label in the context of another thread's state. An ordinary call; never raises. */
+uint32_t gb_label_of_thread(PyThreadState *ts);
+extern PyMethodDef gb_label_methods[];
+
+/* ---- operations.c ---------------------------------------------------------------------------------------------- */
+
+/* Exponential histograms of nanoseconds, scale 4 of seconds: 16 buckets a doubling, an error of 2.2 %. */
+#define GB_HISTOGRAM_BUCKETS 640u /* 1 ns to 18 minutes; longer durations count in the last */
+#define GB_HISTOGRAM_OFFSET (-480)
+typedef struct {
+    uint32_t counts[GB_HISTOGRAM_BUCKETS];
+} gb_histogram;
+/* Which bucket, from 0. */
+unsigned gb_bucket_nopy(uint64_t ns);
+/* (offset, counts) without empty ends; counts as bytes, a new reference. -1 with an exception. */
+int gb_histogram_to_python(const gb_histogram *h, int *offset, PyObject **counts);
+int gb_operations_add_types(PyObject *module); /* -1 with an exception */
+
+/* ---- steps.c, watchdog.c, threads.c ---------------------------------------------------------------------------- */
+
+extern PyMethodDef gb_step_methods[];
+extern PyMethodDef gb_watchdog_methods[];
+extern PyMethodDef gb_thread_methods[];
+void gb_steps_after_fork_child(void);
+void gb_watchdog_after_fork_child(void);
+void gb_threads_after_fork_child(void);
+/* Code of the coroutine whose step runs in that thread, borrowed, or NULL. With the GIL. */
+PyCodeObject *gb_step_code_gil(unsigned long thread_id);
+/* One sample of every thread; wall_ns: what it stands for. With the GIL, in an ordinary call; never raises. */
+void gb_threads_sample(uint64_t wall_ns);
 
 /* ---- snapshot.c, fork.c --------------------------------------------------------------------------------------- */
 

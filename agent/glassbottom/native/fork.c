@@ -38,7 +38,7 @@ after_in_child(void)
         if (madvise(gb_live.slots, GB_TABLE_SLOTS * sizeof(gb_sample), MADV_DONTNEED) == 0)
             gb_live.live = 0;
         gb_table_clear_locked();
-        gb_stacks_clear_locked();
+        gb_stacks_clear_locked(&gb_stacks);
     }
     gb_live.taken = gb_live.dropped = gb_live.thinnings = 0;
     gb_stacks.truncated = gb_stacks.overflowed = 0;
@@ -48,6 +48,9 @@ after_in_child(void)
     gb_windows_after_fork_child();
     gb_types_reset();
     gb_snapshot_after_fork_child();
+    gb_threads_after_fork_child();
+    gb_watchdog_after_fork_child();
+    gb_steps_after_fork_child();
     gb_tls.forking = false;
     gb_lock_reset();
 }

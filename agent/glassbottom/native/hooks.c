@@ -85,12 +85,15 @@ record_gil(PyThreadState *ts, void *p, size_t size, double interval, double shar
         .domain = domain,
     };
     double weight = gb_weight_nopy(&s);
+    uint32_t label = gb_label_gil(ts);
+    if (domain != GB_DOMAIN_RAW)
+        gb_tls.small_sampled += weight * (double)s.size;
     gb_lock();
     if (GB_UNLIKELY(gb_live.live >= GB_THIN_AT)) {
         gb_rate_now.interval_bytes *= 2.0;
         gb_table_thin_locked(gb_rate_now.interval_bytes);
     }
-    s.node = gb_intern_locked(frames, n, truncated);
+    s.node = gb_intern_locked(&gb_stacks, frames, n, truncated, label);
     gb_table_put_locked(&s);
     gb_stacks.nodes[s.node].alloc_bytes += weight * (double)s.size;
     gb_stacks.nodes[s.node].alloc_objects += weight;
@@ -122,7 +125,9 @@ raw_event(void *p, size_t size, const gb_sample *before)
         hit = gb_draw_nopy(&t->rng, interval) < (int64_t)(size == 0 ? 1 : size);
     }
     t->raw_interval = gb_rate_now.interval_bytes;
-    t->raw_left = gb_draw_nopy(&t->rng, t->raw_interval);
+    int64_t drawn = gb_draw_nopy(&t->rng, t->raw_interval);
+    t->raw_drawn += drawn - t->raw_left;
+    t->raw_left = drawn;
     if (!hit || t->excluded || !atomic_load_explicit(&gb_sampling, memory_order_relaxed))
         return;
     PyThreadState *ts = gb_thread_state_nopy();

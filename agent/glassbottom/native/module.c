@@ -96,6 +96,7 @@ native_start(PyObject *self, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     gb_tls.ready = false; /* draw anew under this seed and rate */
+    gb_tls.raw_drawn -= gb_tls.raw_left;
     gb_tls.raw_left = 0;
     gb_small_begin();
     gb_live.taken = gb_live.dropped = gb_live.thinnings = 0;
@@ -140,9 +141,9 @@ native_stop(PyObject *self, PyObject *args)
     size_t count = 0;
     gb_lock();
     gb_table_clear_locked();
-    gb_stacks_clear_locked();
+    gb_stacks_clear_locked(&gb_stacks);
     if (released != NULL)
-        count = gb_codes_take_locked(released);
+        count = gb_codes_take_locked(&gb_stacks, released);
     atomic_fetch_add(&gb_epoch, 1);
     gb_unlock();
     for (size_t i = 0; i < count; i++)
@@ -231,21 +232,7 @@ native_stack(PyObject *self, PyObject *arg)
         PyErr_SetObject(PyExc_KeyError, arg);
         return NULL;
     }
-    PyObject *frames = PyList_New(0);
-    if (frames == NULL)
-        return NULL;
-    uint32_t at = (uint32_t)node;
-    for (; at >= GB_NODE_FIRST; at = gb_stacks.nodes[at].parent) {
-        const gb_node *n = &gb_stacks.nodes[at];
-        PyObject *frame = Py_BuildValue("(Oi)", gb_stacks.codes[n->code], (int)n->offset);
-        if (frame == NULL || PyList_Append(frames, frame) < 0) {
-            Py_XDECREF(frame);
-            Py_DECREF(frames);
-            return NULL;
-        }
-        Py_DECREF(frame);
-    }
-    return Py_BuildValue("(NO)", frames, at == GB_NODE_TRUNCATED || at == GB_NODE_OVERFLOW ? Py_True : Py_False);
+    return gb_path_to_python(&gb_stacks, (uint32_t)node);
 }
 
 static PyObject *
@@ -316,7 +303,19 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static int
+add_everything(PyObject *module)
+{
+    PyMethodDef *const tables[] = {gb_label_methods, gb_step_methods, gb_watchdog_methods, gb_thread_methods};
+    for (size_t i = 0; i < sizeof(tables) / sizeof(*tables); i++) {
+        if (PyModule_AddFunctions(module, tables[i]) < 0)
+            return -1;
+    }
+    return gb_operations_add_types(module);
+}
+
 static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, (void *)(uintptr_t)add_everything},
 #if PY_VERSION_HEX >= 0x030C0000
     /* Allocators belong to the process, not to an interpreter. */
     {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
@@ -327,7 +326,7 @@ static PyModuleDef_Slot slots[] = {
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "glassbottom._native",
-    .m_doc = "The C core: samples the heap. See _native.pyi.",
+    .m_doc = "The C core. See _native.pyi.",
     .m_methods = methods,
     .m_slots = slots,
 };

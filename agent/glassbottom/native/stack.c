@@ -6,6 +6,8 @@
  * to stay, so each one kept has one strong reference; it is released at a safe point, never in a hook.
  *
  * A path is a node whose parent is its caller. Paths are entered from the outside in, so common prefixes are shared.
+ * What the process worked on, the label, is the outermost node of all: one without code, whose offset is the label. So
+ * equal paths under two labels are two paths, and everything that is summed by path is summed by label too.
  */
 #define Py_BUILD_CORE 1
 #include "core.h"
@@ -27,12 +29,16 @@
 /* Most samples are of a path seen before. Looking it up whole touches one line of memory; frame by frame it would be
  * two for each of up to 96, cold ones, and cost more than the walk. 64 bits of hash stand for the path: among as many
  * paths as there are nodes, two that agree by accident are not to be expected in the life of the universe. */
-static struct {
-    uint64_t hash;
-    uint32_t node;
-} path_cache[GB_PATH_CACHE_SLOTS];
+static gb_path_slot heap_path_cache[GB_PATH_CACHE_SLOTS];
 
-gb_paths gb_stacks = {.nodes_used = GB_NODE_FIRST, .codes_used = 1};
+gb_paths gb_stacks = {.nodes_used = GB_NODE_FIRST,
+                      .codes_used = 1,
+                      .cache = heap_path_cache,
+                      .nodes_max = GB_NODES_MAX,
+                      .codes_max = GB_CODES_MAX,
+                      .node_slots = GB_NODE_INDEX_SLOTS,
+                      .code_slots = GB_CODE_INDEX_SLOTS,
+                      .cache_slots = GB_PATH_CACHE_SLOTS};
 
 #ifndef GB_UNSUPPORTED
 
@@ -109,54 +115,55 @@ gb_walk_gil(PyThreadState *ts, gb_frame frames[GB_FRAMES_MAX], bool *truncated)
 #endif
 
 static uint32_t
-intern_code_locked(PyCodeObject *code, bool take_reference)
+intern_code_locked(gb_paths *g, PyCodeObject *code, bool take_reference)
 {
-    uint32_t i = (uint32_t)(gb_hash_pointer(code) >> 49) & (GB_CODE_INDEX_SLOTS - 1);
-    while (gb_stacks.code_index[i] != 0) {
-        if (gb_stacks.codes[gb_stacks.code_index[i]] == code)
-            return gb_stacks.code_index[i];
-        i = (i + 1) & (GB_CODE_INDEX_SLOTS - 1);
+    uint32_t i = (uint32_t)(gb_hash_pointer(code) >> 49) & (g->code_slots - 1);
+    while (g->code_index[i] != 0) {
+        if (g->codes[g->code_index[i]] == code)
+            return g->code_index[i];
+        i = (i + 1) & (g->code_slots - 1);
     }
-    if (gb_stacks.codes_used == GB_CODES_MAX)
+    if (g->codes_used == g->codes_max)
         return 0;
-    uint32_t id = gb_stacks.codes_used++;
+    uint32_t id = g->codes_used++;
     if (take_reference)
         Py_INCREF(code); /* it runs right now, so it is alive; while we hold this its address means only it */
-    gb_stacks.codes[id] = code;
-    gb_stacks.code_index[i] = id;
+    g->codes[id] = code;
+    g->code_index[i] = id;
     return id;
 }
 
 static inline uint32_t
-node_home(uint32_t parent, uint32_t code, int32_t offset)
+node_home(const gb_paths *g, uint32_t parent, uint32_t code, int32_t offset)
 {
     uint64_t h = ((uint64_t)parent << 32 | code) * UINT64_C(0x9E3779B97F4A7C15);
     h = (h ^ (h >> 29) ^ (uint32_t)offset) * UINT64_C(0xBF58476D1CE4E5B9);
-    return (uint32_t)(h >> 40) & (GB_NODE_INDEX_SLOTS - 1);
+    return (uint32_t)(h >> 40) & (g->node_slots - 1);
 }
 
 static uint32_t
-intern_node_locked(uint32_t parent, uint32_t code, int32_t offset)
+intern_node_locked(gb_paths *g, uint32_t parent, uint32_t code, int32_t offset)
 {
-    uint32_t i = node_home(parent, code, offset);
-    while (gb_stacks.node_index[i] != 0) {
-        const gb_node *n = &gb_stacks.nodes[gb_stacks.node_index[i]];
+    uint32_t i = node_home(g, parent, code, offset);
+    while (g->node_index[i] != 0) {
+        const gb_node *n = &g->nodes[g->node_index[i]];
         if (n->parent == parent && n->code == code && n->offset == offset)
-            return gb_stacks.node_index[i];
-        i = (i + 1) & (GB_NODE_INDEX_SLOTS - 1);
+            return g->node_index[i];
+        i = (i + 1) & (g->node_slots - 1);
     }
-    if (gb_stacks.nodes_used == GB_NODES_MAX)
+    if (g->nodes_used == g->nodes_max)
         return 0;
-    uint32_t id = gb_stacks.nodes_used++;
-    gb_stacks.nodes[id] = (gb_node){.parent = parent, .code = code, .offset = offset};
-    gb_stacks.node_index[i] = id;
+    uint32_t id = g->nodes_used++;
+    g->nodes[id] = (gb_node){.parent = parent, .code = code, .offset = offset};
+    g->node_index[i] = id;
     return id;
 }
 
 static uint64_t
-hash_of_path(const gb_frame *frames, unsigned n, bool truncated)
+hash_of_path(const gb_frame *frames, unsigned n, bool truncated, uint32_t label)
 {
-    uint64_t h = truncated ? UINT64_C(0xD1B54A32D192ED03) : UINT64_C(0x2545F4914F6CDD1D);
+    uint64_t h = (truncated ? UINT64_C(0xD1B54A32D192ED03) : UINT64_C(0x2545F4914F6CDD1D)) ^ label;
+    h *= UINT64_C(0xBF58476D1CE4E5B9);
     for (unsigned i = 0; i < n; i++) {
         h ^= (uint64_t)(uintptr_t)frames[i].code + ((uint64_t)(uint32_t)frames[i].offset << 48);
         h *= UINT64_C(0x9E3779B97F4A7C15);
@@ -165,36 +172,40 @@ hash_of_path(const gb_frame *frames, unsigned n, bool truncated)
     return h | 1; /* 0: empty */
 }
 
-static uint32_t intern_path_locked(const gb_frame *frames, unsigned n, bool truncated);
+static uint32_t intern_path_locked(gb_paths *g, const gb_frame *frames, unsigned n, bool truncated, uint32_t label);
 
 uint32_t
-gb_intern_locked(const gb_frame *frames, unsigned n, bool truncated)
+gb_intern_locked(gb_paths *g, const gb_frame *frames, unsigned n, bool truncated, uint32_t label)
 {
     if (n == 0)
         return GB_NODE_NATIVE;
     if (truncated)
-        gb_stacks.truncated++;
-    uint64_t hash = hash_of_path(frames, n, truncated);
-    uint32_t slot = (uint32_t)(hash >> 52);
-    if (GB_LIKELY(path_cache[slot].hash == hash))
-        return path_cache[slot].node;
-    uint32_t node = intern_path_locked(frames, n, truncated);
+        g->truncated++;
+    uint64_t hash = hash_of_path(frames, n, truncated, label);
+    gb_path_slot *slot = &g->cache[(uint32_t)(hash >> 40) & (g->cache_slots - 1)];
+    if (GB_LIKELY(slot->hash == hash))
+        return slot->node;
+    uint32_t node = intern_path_locked(g, frames, n, truncated, label);
     if (node != GB_NODE_OVERFLOW) {
-        path_cache[slot].hash = hash;
-        path_cache[slot].node = node;
+        slot->hash = hash;
+        slot->node = node;
     }
     return node;
 }
 
 static uint32_t
-intern_path_locked(const gb_frame *frames, unsigned n, bool truncated)
+intern_path_locked(gb_paths *g, const gb_frame *frames, unsigned n, bool truncated, uint32_t label)
 {
     uint32_t node = truncated ? GB_NODE_TRUNCATED : GB_NODE_NONE;
+    if (label != 0 && (node = intern_node_locked(g, node, 0, (int32_t)label)) == 0) {
+        g->overflowed++;
+        return GB_NODE_OVERFLOW;
+    }
     while (n-- > 0) {
-        uint32_t code = intern_code_locked(frames[n].code, true);
-        node = code == 0 ? 0 : intern_node_locked(node, code, frames[n].offset);
+        uint32_t code = intern_code_locked(g, frames[n].code, true);
+        node = code == 0 ? 0 : intern_node_locked(g, node, code, frames[n].offset);
         if (node == 0) {
-            gb_stacks.overflowed++;
+            g->overflowed++;
             return GB_NODE_OVERFLOW;
         }
     }
@@ -202,12 +213,37 @@ intern_path_locked(const gb_frame *frames, unsigned n, bool truncated)
 }
 
 void
-gb_stacks_clear_locked(void)
+gb_stacks_clear_locked(gb_paths *g)
 {
-    memset(gb_stacks.nodes, 0, gb_stacks.nodes_used * sizeof(gb_node));
-    memset(gb_stacks.node_index, 0, GB_NODE_INDEX_SLOTS * sizeof(uint32_t));
-    memset(path_cache, 0, sizeof path_cache);
-    gb_stacks.nodes_used = GB_NODE_FIRST;
+    memset(g->nodes, 0, g->nodes_used * sizeof(gb_node));
+    memset(g->node_index, 0, g->node_slots * sizeof(uint32_t));
+    memset(g->cache, 0, g->cache_slots * sizeof(gb_path_slot));
+    g->nodes_used = GB_NODE_FIRST;
+}
+
+PyObject *
+gb_path_to_python(const gb_paths *g, uint32_t node)
+{
+    PyObject *frames = PyList_New(0);
+    if (frames == NULL)
+        return NULL;
+    uint32_t at = node, label = 0;
+    for (; at >= GB_NODE_FIRST; at = g->nodes[at].parent) {
+        const gb_node *n = &g->nodes[at];
+        if (n->code == 0) {
+            label = (uint32_t)n->offset;
+            continue;
+        }
+        PyObject *frame = Py_BuildValue("(Oi)", g->codes[n->code], (int)n->offset);
+        if (frame == NULL || PyList_Append(frames, frame) < 0) {
+            Py_XDECREF(frame);
+            Py_DECREF(frames);
+            return NULL;
+        }
+        Py_DECREF(frame);
+    }
+    return Py_BuildValue("(NOI)", frames, at == GB_NODE_TRUNCATED || at == GB_NODE_OVERFLOW ? Py_True : Py_False,
+                         label);
 }
 
 size_t
@@ -230,7 +266,7 @@ gb_stacks_compact_locked(PyCodeObject **released, size_t *released_count, gb_nod
     if (!idle)
         return 0;
     memcpy(scratch, g->nodes, nodes_before * sizeof(gb_node));
-    gb_stacks_clear_locked();
+    gb_stacks_clear_locked(g);
     atomic_fetch_add(&gb_epoch, 1);
 
     /* A parent always has a smaller id than its children, so one pass renumbers. Codes are renumbered the same way. */
@@ -238,7 +274,7 @@ gb_stacks_compact_locked(PyCodeObject **released, size_t *released_count, gb_nod
     uint32_t codes_before = g->codes_used;
     memcpy(old_codes, g->codes, codes_before * sizeof(*old_codes));
     memset(g->codes, 0, codes_before * sizeof(*g->codes));
-    memset(g->code_index, 0, GB_CODE_INDEX_SLOTS * sizeof(uint32_t));
+    memset(g->code_index, 0, g->code_slots * sizeof(uint32_t));
     g->codes_used = 1;
 
     for (uint32_t id = 0; id < GB_NODE_FIRST; id++)
@@ -247,8 +283,8 @@ gb_stacks_compact_locked(PyCodeObject **released, size_t *released_count, gb_nod
         if (map[id] == 0)
             continue;
         /* The old table's reference moves to the new one. */
-        uint32_t code_id = intern_code_locked(old_codes[scratch[id].code], false);
-        map[id] = intern_node_locked(map[scratch[id].parent], code_id, scratch[id].offset);
+        uint32_t code_id = scratch[id].code == 0 ? 0 : intern_code_locked(g, old_codes[scratch[id].code], false);
+        map[id] = intern_node_locked(g, map[scratch[id].parent], code_id, scratch[id].offset);
     }
     for (uint32_t i = 0; i < GB_TABLE_SLOTS; i++) {
         if (gb_live.slots[i].ptr != NULL)
@@ -257,8 +293,8 @@ gb_stacks_compact_locked(PyCodeObject **released, size_t *released_count, gb_nod
     size_t leavers = 0;
     for (uint32_t id = 1; id < codes_before; id++) {
         bool stays = false;
-        uint32_t i = (uint32_t)(gb_hash_pointer(old_codes[id]) >> 49) & (GB_CODE_INDEX_SLOTS - 1);
-        for (; g->code_index[i] != 0 && !stays; i = (i + 1) & (GB_CODE_INDEX_SLOTS - 1))
+        uint32_t i = (uint32_t)(gb_hash_pointer(old_codes[id]) >> 49) & (g->code_slots - 1);
+        for (; g->code_index[i] != 0 && !stays; i = (i + 1) & (g->code_slots - 1))
             stays = g->codes[g->code_index[i]] == old_codes[id];
         if (!stays)
             released[leavers++] = old_codes[id]; /* leavers < id: never overwrites an entry still to be read */
@@ -269,11 +305,11 @@ gb_stacks_compact_locked(PyCodeObject **released, size_t *released_count, gb_nod
 
 /* Hands out every code reference, to be released outside the lock; returns how many. Only when no node is left. */
 size_t
-gb_codes_take_locked(PyCodeObject **released)
+gb_codes_take_locked(gb_paths *g, PyCodeObject **released)
 {
-    size_t count = gb_stacks.codes_used - 1;
-    memcpy(released, gb_stacks.codes + 1, count * sizeof(*released));
-    memset(gb_stacks.code_index, 0, GB_CODE_INDEX_SLOTS * sizeof(uint32_t));
-    gb_stacks.codes_used = 1;
+    size_t count = g->codes_used - 1;
+    memcpy(released, g->codes + 1, count * sizeof(*released));
+    memset(g->code_index, 0, g->code_slots * sizeof(uint32_t));
+    g->codes_used = 1;
     return count;
 }

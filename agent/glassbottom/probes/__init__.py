@@ -38,6 +38,10 @@ class Probe(Protocol):
         """Ends watching and any thread of its own, within timeout_s."""
         ...
 
+    def welcomed(self, store_id: str, store_changed: bool) -> None:
+        """There is a connection to a store, which is perhaps new and knows no definitions."""
+        ...
+
     def read(self) -> None:
         """Reads and queues."""
         ...

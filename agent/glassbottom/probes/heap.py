@@ -23,7 +23,7 @@ from . import ProbeState
 from .heap_budget import Costs, Counts, IntervalControl, ShareControl, costs
 from .heap_rows import select
 from .heap_symbols import Symbols
-from .native import Core, load
+from .native import Core, label_name, load
 
 if TYPE_CHECKING:
     from .._native import Statistics
@@ -63,7 +63,7 @@ class HeapProbe:
         self._clock = clock
         self._guard = guard
         self._core, self._refusal = (core, refusal) if core is not None or refusal else load()
-        self._symbols = Symbols(breathe=_offer_gil)
+        self._symbols = Symbols(breathe=_offer_gil, label_name=label_name)
         self._share = ShareControl(SHARE_AT_START if config.window_share == "auto" else float(config.window_share))
         self._interval = IntervalControl(config.interval_bytes)
         self._thread: threading.Thread | None = None

@@ -16,12 +16,13 @@ from ..wire.v1 import common_pb2
 
 TEXT_CHARACTERS_MAX = 1024
 STACK_FRAMES_MAX = 128
+LABEL_CHARACTERS_MAX = 255
 KNOWN_MAX = 200_000
 """Ids remembered as known to the collector; beyond that all are forgotten and told again."""
 BREATH_EVERY = 32
 """Stacks resolved between two offers of the GIL to the application, some tenths of a millisecond."""
 
-Resolve = Callable[[int], tuple[list[tuple[CodeType, int]], bool]]
+Resolve = Callable[[int], tuple[list[tuple[CodeType, int]], bool, int]]
 
 
 def hash_of(text: bytes) -> int:
@@ -33,8 +34,8 @@ def frame_id(function: str, file: str, line: int) -> int:
     return hash_of(f"frame\0{function}\0{file}\0{line}".encode())
 
 
-def stack_id(frames: Sequence[int]) -> int:
-    return hash_of(b"stack\0" + struct.pack(f"<{len(frames)}Q", *frames))
+def stack_id(frames: Sequence[int], label: str = "") -> int:
+    return hash_of(b"stack\0" + struct.pack(f"<{len(frames)}Q", *frames) + label.encode())
 
 
 def type_id(name: str) -> int:
@@ -59,13 +60,14 @@ def presentable(text: str) -> str:
 class Symbols:
     """Knows ids for nodes and type indices, and which definitions a batch must carry."""
 
-    def __init__(self, breathe: Callable[[], None]) -> None:
+    def __init__(self, breathe: Callable[[], None], label_name: Callable[[int], str] = lambda _: "") -> None:
         self._breathe = breathe
+        self._label_name = label_name
         self._stack_of_node: dict[int, int] = {}
         self._frame_of_place: dict[tuple[int, int], int] = {}
         self._type_of_index: list[int] = []
         # Definitions not yet acknowledged, and those the current group of batches already carries.
-        self._stacks: dict[int, tuple[tuple[int, ...], bool]] = {}
+        self._stacks: dict[int, tuple[tuple[int, ...], bool, str]] = {}
         self._frames: dict[int, tuple[str, str, int]] = {}
         self._types: dict[int, str] = {}
         self._told: set[int] = set()
@@ -124,8 +126,8 @@ class Symbols:
         ids: list[int] = []
         for found in stacks:
             if found in self._stacks and self._is_new(found, ids):
-                frames, truncated = self._stacks[found]
-                definitions.stacks.add(id=found, frames=frames, truncated=truncated)
+                frames, truncated, label = self._stacks[found]
+                definitions.stacks.add(id=found, frames=frames, truncated=truncated, label=label)
                 for frame in frames:
                     if frame in self._frames and self._is_new(frame, ids):
                         function, file, line = self._frames[frame]
@@ -157,15 +159,16 @@ class Symbols:
         ids.append(found)
         return True
 
-    def _resolve(self, places: list[tuple[CodeType, int]], truncated: bool) -> int:
+    def _resolve(self, places: list[tuple[CodeType, int]], truncated: bool, label_id: int) -> int:
         frames = tuple(self._frame(code, offset) for code, offset in places[:STACK_FRAMES_MAX])
         if not frames:
             # The core's two ways to say that there is no path: its table was full, or no Python code was running.
             function = "<more call paths than the agent keeps>" if truncated else "<no Python code>"
             frames = (self._define_frame(function, "", 0),)
-        found = stack_id(frames)
+        label = presentable(self._label_name(label_id))[:LABEL_CHARACTERS_MAX] if label_id else ""
+        found = stack_id(frames, label)
         if found not in self._known:
-            self._stacks[found] = (frames, truncated or len(places) > STACK_FRAMES_MAX)
+            self._stacks[found] = (frames, truncated or len(places) > STACK_FRAMES_MAX, label)
         return found
 
     def _frame(self, code: CodeType, offset: int) -> int:

@@ -7,7 +7,7 @@ from types import CodeType
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from .._native import Snapshot, Statistics
+    from .._native import OperationTable, Snapshot, Statistics
 
 
 class Core(Protocol):
@@ -29,7 +29,7 @@ class Core(Protocol):
 
     def snapshot(self) -> Snapshot | None: ...
 
-    def stack(self, node: int, /) -> tuple[list[tuple[CodeType, int]], bool]: ...
+    def stack(self, node: int, /) -> tuple[list[tuple[CodeType, int]], bool, int]: ...
 
     def release_unused(self) -> int: ...
 
@@ -49,3 +49,19 @@ def load() -> tuple[Core | None, str]:
         return None, f"The native part of glassbottom cannot be imported by this Python {version}: {error}."
     reason = _native.refusal()
     return (None, reason) if reason else (_native, "")
+
+
+def operation_table(slots_max: int) -> OperationTable | None:
+    """A table of histograms, or None where there is no native part."""
+    try:
+        from .. import _native
+    except ImportError:
+        return None
+    return _native.OperationTable(slots_max)
+
+
+def label_name(label: int) -> str:
+    """The name of a label of the core's."""
+    from .. import _native
+
+    return _native.label_name(label)

@@ -43,6 +43,9 @@ class RuntimeProbe:
     def stop(self, timeout_s: float) -> None:
         """Nothing to end."""
 
+    def welcomed(self, store_id: str, store_changed: bool) -> None:
+        """Readings refer to no definitions."""
+
     def read(self) -> None:
         readings = list(self._readings())
         message = metrics_pb2.MetricsSnapshot(

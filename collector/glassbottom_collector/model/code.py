@@ -26,16 +26,17 @@ class Frame:
 
 @dataclass(frozen=True)
 class Stack:
-    """A call path: frame ids, innermost first."""
+    """A call path: frame ids, innermost first. label: the route that was served, empty when none was known."""
 
     id: int
     frames: tuple[int, ...]
     truncated: bool = False
+    label: str = ""
 
 
-def stack_id(frames: tuple[int, ...]) -> int:
-    """Content hash of a call path given by its frame ids."""
-    return content_id(b"stack\0" + b"".join(frame.to_bytes(8, "little") for frame in frames))
+def stack_id(frames: tuple[int, ...], label: str = "") -> int:
+    """Content hash of a call path given by its frame ids, and of its label."""
+    return content_id(b"stack\0" + b"".join(frame.to_bytes(8, "little") for frame in frames) + label.encode())
 
 
 def type_id(name: str) -> int:

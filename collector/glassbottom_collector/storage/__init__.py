@@ -12,6 +12,10 @@ from typing import Protocol
 from ..model.code import Frame, Stack
 from ..model.heap import HeapSeries, HeapSnapshot, HeapState, MetricPoint, SnapshotHeader
 from ..model.process import Process, ProcessSeen, Span
+from ..model.timing import Observation, Observations, Operations, Tasks, ThreadProfile, ThreadTime
+
+Content = HeapSnapshot | Sequence[MetricPoint] | Operations | Tasks | ThreadProfile | Observations
+"""What one batch may carry, decoded."""
 
 LATE_S_MAX = 48 * 3600
 """How far the time of a batch may lie behind the clock of the store. Ingest takes nothing older, so a store need not
@@ -75,12 +79,8 @@ class Writer(Protocol):
         """Remembers the process; answers the highest durable seq per stream of that session."""
         ...
 
-    def append_heap(self, key: BatchKey, process: Process, snapshot: HeapSnapshot) -> Awaitable[None]:
-        """Stores a snapshot and its definitions. Raises BadRequest for one that no attempt will store."""
-        ...
-
-    def append_metrics(self, key: BatchKey, process: Process, points: Sequence[MetricPoint]) -> Awaitable[None]:
-        """Stores readings."""
+    def append(self, key: BatchKey, process: Process, content: Content) -> Awaitable[None]:
+        """Stores a batch and its definitions. Raises BadRequest for one that no attempt will store."""
         ...
 
 
@@ -111,6 +111,26 @@ class Reader(Protocol):
         self, service: str, within: Span, names: Sequence[str], instance_id: str | None = None
     ) -> Mapping[str, Sequence[MetricPoint]]:
         """Readings of the named metrics in the range by instance id, each by time."""
+        ...
+
+    def operations(
+        self, service: str, within: Span, instance_id: str | None = None
+    ) -> Mapping[str, Sequence[Operations]]:
+        """Intervals that end in the range, by instance id and time. Without definitions."""
+        ...
+
+    def tasks(self, service: str, within: Span, instance_id: str | None = None) -> Mapping[str, Sequence[Tasks]]:
+        """Looks at tasks in the range, by instance id and time. Without definitions."""
+        ...
+
+    def thread_time(self, service: str, within: Span, instance_id: str | None = None) -> ThreadTime:
+        """Samples of threads in intervals that end in the range, summed by call path, thread and task."""
+        ...
+
+    def observations(
+        self, service: str, within: Span, kinds: Sequence[str], instance_id: str | None = None
+    ) -> Sequence[Observation]:
+        """Observations of these kinds (all when empty) in the range, by time."""
         ...
 
     def stacks(self, ids: Iterable[int]) -> Mapping[int, Stack]:

@@ -144,10 +144,15 @@ class Stack(google.protobuf.message.Message):
     ID_FIELD_NUMBER: builtins.int
     FRAMES_FIELD_NUMBER: builtins.int
     TRUNCATED_FIELD_NUMBER: builtins.int
+    LABEL_FIELD_NUMBER: builtins.int
     id: builtins.int
-    """Hash of "stack\\0" followed by the frame ids, each as 8 little-endian bytes."""
+    """Hash of "stack\\0" followed by the frame ids, each as 8 little-endian bytes, and, with a label, by it in UTF-8."""
     truncated: builtins.bool
     """True when outer frames were left out because the stack was deeper than the agent keeps."""
+    label: builtins.str
+    """What the process worked on when this path ran: the name of the entry span, such as "GET /orders/{id}"; empty when
+    nothing was known. At most 255 characters.
+    """
     @property
     def frames(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Frame ids, innermost (the allocating line) first; at most 128."""
@@ -158,8 +163,9 @@ class Stack(google.protobuf.message.Message):
         id: builtins.int = ...,
         frames: collections.abc.Iterable[builtins.int] | None = ...,
         truncated: builtins.bool = ...,
+        label: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["frames", b"frames", "id", b"id", "truncated", b"truncated"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["frames", b"frames", "id", b"id", "label", b"label", "truncated", b"truncated"]) -> None: ...
 
 global___Stack = Stack
 

@@ -37,6 +37,14 @@ class _StreamEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTyp
     """Body is HeapSnapshot."""
     STREAM_METRICS: _Stream.ValueType  # 2
     """Body is MetricsSnapshot."""
+    STREAM_OPERATIONS: _Stream.ValueType  # 3
+    """Body is OperationsSnapshot."""
+    STREAM_TASKS: _Stream.ValueType  # 4
+    """Body is TasksSnapshot."""
+    STREAM_PROFILE: _Stream.ValueType  # 5
+    """Body is ProfileSnapshot."""
+    STREAM_OBSERVATIONS: _Stream.ValueType  # 6
+    """Body is ObservationsSnapshot."""
 
 class Stream(_Stream, metaclass=_StreamEnumTypeWrapper):
     """Which kind of data a batch carries; sequence numbers count per kind."""
@@ -47,6 +55,14 @@ STREAM_HEAP: Stream.ValueType  # 1
 """Body is HeapSnapshot."""
 STREAM_METRICS: Stream.ValueType  # 2
 """Body is MetricsSnapshot."""
+STREAM_OPERATIONS: Stream.ValueType  # 3
+"""Body is OperationsSnapshot."""
+STREAM_TASKS: Stream.ValueType  # 4
+"""Body is TasksSnapshot."""
+STREAM_PROFILE: Stream.ValueType  # 5
+"""Body is ProfileSnapshot."""
+STREAM_OBSERVATIONS: Stream.ValueType  # 6
+"""Body is ObservationsSnapshot."""
 global___Stream = Stream
 
 class _Codec:
@@ -335,7 +351,7 @@ class Batch(google.protobuf.message.Message):
     body_crc32: builtins.int
     """CRC-32 (ISO-HDLC, as zlib.crc32) of the decompressed body."""
     body: builtins.bytes
-    """A serialised HeapSnapshot or MetricsSnapshot."""
+    """The serialised message that the stream names."""
     rows: builtins.int
     """Rows in the body, for accounting before it is decoded."""
     dropped: builtins.int

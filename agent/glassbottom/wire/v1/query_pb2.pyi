@@ -10,6 +10,7 @@ label), UNAVAILABLE (store cannot answer now). Messages are one sentence that sa
 import builtins
 import collections.abc
 import glassbottom.wire.v1.common_pb2
+import glassbottom.wire.v1.operations_pb2
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
@@ -40,6 +41,8 @@ class _GroupByEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTy
     """The file that allocated."""
     GROUP_BY_TYPE: _GroupBy.ValueType  # 4
     """The type of what was allocated."""
+    GROUP_BY_ROUTE: _GroupBy.ValueType  # 5
+    """The route that was served when it was allocated."""
 
 class GroupBy(_GroupBy, metaclass=_GroupByEnumTypeWrapper):
     """What rows of Top and Diff stand for."""
@@ -54,7 +57,33 @@ GROUP_BY_FILE: GroupBy.ValueType  # 3
 """The file that allocated."""
 GROUP_BY_TYPE: GroupBy.ValueType  # 4
 """The type of what was allocated."""
+GROUP_BY_ROUTE: GroupBy.ValueType  # 5
+"""The route that was served when it was allocated."""
 global___GroupBy = GroupBy
+
+class _ProfileKind:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ProfileKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_ProfileKind.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    PROFILE_KIND_UNSPECIFIED: _ProfileKind.ValueType  # 0
+    """Same as PROFILE_KIND_HEAP."""
+    PROFILE_KIND_HEAP: _ProfileKind.ValueType  # 1
+    """Live and allocated memory."""
+    PROFILE_KIND_TIME: _ProfileKind.ValueType  # 2
+    """CPU and wall time of threads."""
+
+class ProfileKind(_ProfileKind, metaclass=_ProfileKindEnumTypeWrapper):
+    """What a profile is made of."""
+
+PROFILE_KIND_UNSPECIFIED: ProfileKind.ValueType  # 0
+"""Same as PROFILE_KIND_HEAP."""
+PROFILE_KIND_HEAP: ProfileKind.ValueType  # 1
+"""Live and allocated memory."""
+PROFILE_KIND_TIME: ProfileKind.ValueType  # 2
+"""CPU and wall time of threads."""
+global___ProfileKind = ProfileKind
 
 class _Verdict:
     ValueType = typing.NewType("ValueType", builtins.int)
@@ -87,6 +116,34 @@ VERDICT_STABLE: Verdict.ValueType  # 3
 VERDICT_UNCLEAR: Verdict.ValueType  # 4
 """The data cannot tell; the reason says what is missing."""
 global___Verdict = Verdict
+
+class _Severity:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _SeverityEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Severity.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    SEVERITY_UNSPECIFIED: _Severity.ValueType  # 0
+    """Not set."""
+    SEVERITY_NOTICE: _Severity.ValueType  # 1
+    """Worth knowing."""
+    SEVERITY_WARNING: _Severity.ValueType  # 2
+    """Wants to be mended."""
+    SEVERITY_CRITICAL: _Severity.ValueType  # 3
+    """Hurts now."""
+
+class Severity(_Severity, metaclass=_SeverityEnumTypeWrapper):
+    """How bad a finding is."""
+
+SEVERITY_UNSPECIFIED: Severity.ValueType  # 0
+"""Not set."""
+SEVERITY_NOTICE: Severity.ValueType  # 1
+"""Worth knowing."""
+SEVERITY_WARNING: Severity.ValueType  # 2
+"""Wants to be mended."""
+SEVERITY_CRITICAL: Severity.ValueType  # 3
+"""Hurts now."""
+global___Severity = Severity
 
 @typing.final
 class Range(google.protobuf.message.Message):
@@ -491,8 +548,9 @@ class Site(google.protobuf.message.Message):
     SAMPLES_FIELD_NUMBER: builtins.int
     TYPES_FIELD_NUMBER: builtins.int
     PATH_FIELD_NUMBER: builtins.int
+    ROUTES_FIELD_NUMBER: builtins.int
     type: builtins.str
-    """Type name when grouped by type."""
+    """Type name when grouped by type, route when grouped by route."""
     live_bytes: builtins.float
     """Estimated live bytes."""
     live_bytes_stderr: builtins.float
@@ -517,6 +575,10 @@ class Site(google.protobuf.message.Message):
     def path(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[glassbottom.wire.v1.common_pb2.Frame]:
         """The call path that holds most, innermost frame first."""
 
+    @property
+    def routes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RouteShare]:
+        """Routes that were served when it was allocated, largest first; without the part of no route."""
+
     def __init__(
         self,
         *,
@@ -530,11 +592,38 @@ class Site(google.protobuf.message.Message):
         samples: builtins.int = ...,
         types: collections.abc.Iterable[global___TypeShare] | None = ...,
         path: collections.abc.Iterable[glassbottom.wire.v1.common_pb2.Frame] | None = ...,
+        routes: collections.abc.Iterable[global___RouteShare] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["frame", b"frame"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["alloc_bytes", b"alloc_bytes", "frame", b"frame", "live_bytes", b"live_bytes", "live_bytes_stderr", b"live_bytes_stderr", "live_objects", b"live_objects", "live_objects_stderr", b"live_objects_stderr", "path", b"path", "samples", b"samples", "type", b"type", "types", b"types"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["alloc_bytes", b"alloc_bytes", "frame", b"frame", "live_bytes", b"live_bytes", "live_bytes_stderr", b"live_bytes_stderr", "live_objects", b"live_objects", "live_objects_stderr", b"live_objects_stderr", "path", b"path", "routes", b"routes", "samples", b"samples", "type", b"type", "types", b"types"]) -> None: ...
 
 global___Site = Site
+
+@typing.final
+class RouteShare(google.protobuf.message.Message):
+    """A route's part of a site."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ROUTE_FIELD_NUMBER: builtins.int
+    LIVE_BYTES_FIELD_NUMBER: builtins.int
+    LIVE_OBJECTS_FIELD_NUMBER: builtins.int
+    route: builtins.str
+    """Name of the entry span, such as "GET /orders/{id}"."""
+    live_bytes: builtins.float
+    """Estimated live bytes."""
+    live_objects: builtins.float
+    """Estimated live blocks."""
+    def __init__(
+        self,
+        *,
+        route: builtins.str = ...,
+        live_bytes: builtins.float = ...,
+        live_objects: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["live_bytes", b"live_bytes", "live_objects", b"live_objects", "route", b"route"]) -> None: ...
+
+global___RouteShare = RouteShare
 
 @typing.final
 class TypeShare(google.protobuf.message.Message):
@@ -814,10 +903,22 @@ class ProfileRequest(google.protobuf.message.Message):
     SELECTOR_FIELD_NUMBER: builtins.int
     AT_NS_FIELD_NUMBER: builtins.int
     BEFORE_NS_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    FROM_NS_FIELD_NUMBER: builtins.int
+    ROUTE_FIELD_NUMBER: builtins.int
+    THREAD_FIELD_NUMBER: builtins.int
     at_ns: builtins.int
     """Latest snapshots at or before this moment, nanoseconds since the Unix epoch."""
     before_ns: builtins.int
-    """When not 0, also the values at this earlier moment, for a difference."""
+    """When not 0, also the values at this earlier moment, for a difference. Heap profiles only."""
+    kind: global___ProfileKind.ValueType
+    """What is sampled."""
+    from_ns: builtins.int
+    """Of PROFILE_KIND_TIME: the first moment, nanoseconds since the Unix epoch; 0 means ten minutes before at_ns."""
+    route: builtins.str
+    """Only what was served for this route; empty for all."""
+    thread: builtins.str
+    """Only threads of this name; empty for all. PROFILE_KIND_TIME only."""
     @property
     def selector(self) -> global___Selector:
         """Of what."""
@@ -828,9 +929,13 @@ class ProfileRequest(google.protobuf.message.Message):
         selector: global___Selector | None = ...,
         at_ns: builtins.int = ...,
         before_ns: builtins.int = ...,
+        kind: global___ProfileKind.ValueType = ...,
+        from_ns: builtins.int = ...,
+        route: builtins.str = ...,
+        thread: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["selector", b"selector"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["at_ns", b"at_ns", "before_ns", b"before_ns", "selector", b"selector"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["at_ns", b"at_ns", "before_ns", b"before_ns", "from_ns", b"from_ns", "kind", b"kind", "route", b"route", "selector", b"selector", "thread", b"thread"]) -> None: ...
 
 global___ProfileRequest = ProfileRequest
 
@@ -890,6 +995,12 @@ class ProfileStack(google.protobuf.message.Message):
     ALLOC_OBJECTS_FIELD_NUMBER: builtins.int
     BEFORE_LIVE_BYTES_FIELD_NUMBER: builtins.int
     BEFORE_LIVE_OBJECTS_FIELD_NUMBER: builtins.int
+    CPU_S_FIELD_NUMBER: builtins.int
+    WALL_S_FIELD_NUMBER: builtins.int
+    SAMPLES_FIELD_NUMBER: builtins.int
+    ROUTE_FIELD_NUMBER: builtins.int
+    THREAD_FIELD_NUMBER: builtins.int
+    TASK_FIELD_NUMBER: builtins.int
     live_bytes: builtins.float
     """inuse_space."""
     live_objects: builtins.float
@@ -902,6 +1013,18 @@ class ProfileStack(google.protobuf.message.Message):
     """Live bytes before, of a difference."""
     before_live_objects: builtins.float
     """Live blocks before, of a difference."""
+    cpu_s: builtins.float
+    """CPU time, seconds. PROFILE_KIND_TIME only."""
+    wall_s: builtins.float
+    """Wall time, seconds. PROFILE_KIND_TIME only."""
+    samples: builtins.int
+    """Samples behind cpu_s and wall_s."""
+    route: builtins.str
+    """The route, when there was one."""
+    thread: builtins.str
+    """Name of the thread. PROFILE_KIND_TIME only."""
+    task: builtins.str
+    """Qualified name of the coroutine the event loop ran. PROFILE_KIND_TIME only."""
     @property
     def frames(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Frame ids, innermost first."""
@@ -916,8 +1039,14 @@ class ProfileStack(google.protobuf.message.Message):
         alloc_objects: builtins.float = ...,
         before_live_bytes: builtins.float = ...,
         before_live_objects: builtins.float = ...,
+        cpu_s: builtins.float = ...,
+        wall_s: builtins.float = ...,
+        samples: builtins.int = ...,
+        route: builtins.str = ...,
+        thread: builtins.str = ...,
+        task: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["alloc_bytes", b"alloc_bytes", "alloc_objects", b"alloc_objects", "before_live_bytes", b"before_live_bytes", "before_live_objects", b"before_live_objects", "frames", b"frames", "live_bytes", b"live_bytes", "live_objects", b"live_objects"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["alloc_bytes", b"alloc_bytes", "alloc_objects", b"alloc_objects", "before_live_bytes", b"before_live_bytes", "before_live_objects", b"before_live_objects", "cpu_s", b"cpu_s", "frames", b"frames", "live_bytes", b"live_bytes", "live_objects", b"live_objects", "route", b"route", "samples", b"samples", "task", b"task", "thread", b"thread", "wall_s", b"wall_s"]) -> None: ...
 
 global___ProfileStack = ProfileStack
 
@@ -1167,3 +1296,765 @@ class Evidence(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["name", b"name", "sentence", b"sentence", "supports_leak", b"supports_leak"]) -> None: ...
 
 global___Evidence = Evidence
+
+@typing.final
+class SlowRequest(google.protobuf.message.Message):
+    """Asks for what takes long."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SELECTOR_FIELD_NUMBER: builtins.int
+    RANGE_FIELD_NUMBER: builtins.int
+    KINDS_FIELD_NUMBER: builtins.int
+    LIMIT_FIELD_NUMBER: builtins.int
+    SPAN_MS_FIELD_NUMBER: builtins.int
+    ASYNC_MS_FIELD_NUMBER: builtins.int
+    limit: builtins.int
+    """At most so many rows; 0 means 10."""
+    span_ms: builtins.float
+    """A span is flagged when its p95 is above; 0 means 1000."""
+    async_ms: builtins.float
+    """A coroutine or function is flagged when its p95 is above; 0 means 100."""
+    @property
+    def selector(self) -> global___Selector:
+        """Of what."""
+
+    @property
+    def range(self) -> global___Range:
+        """When it ended."""
+
+    @property
+    def kinds(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[glassbottom.wire.v1.operations_pb2.OperationKind.ValueType]:
+        """Only these kinds; none means spans, coroutines and functions."""
+
+    def __init__(
+        self,
+        *,
+        selector: global___Selector | None = ...,
+        range: global___Range | None = ...,
+        kinds: collections.abc.Iterable[glassbottom.wire.v1.operations_pb2.OperationKind.ValueType] | None = ...,
+        limit: builtins.int = ...,
+        span_ms: builtins.float = ...,
+        async_ms: builtins.float = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["range", b"range", "selector", b"selector"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["async_ms", b"async_ms", "kinds", b"kinds", "limit", b"limit", "range", b"range", "selector", b"selector", "span_ms", b"span_ms"]) -> None: ...
+
+global___SlowRequest = SlowRequest
+
+@typing.final
+class SlowResponse(google.protobuf.message.Message):
+    """What takes long."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OPERATIONS_FIELD_NUMBER: builtins.int
+    SLOW_SPANS_FIELD_NUMBER: builtins.int
+    OPERATIONS_TOTAL_FIELD_NUMBER: builtins.int
+    COVERED_FIELD_NUMBER: builtins.int
+    operations_total: builtins.int
+    """Operations there were, also those not listed."""
+    @property
+    def operations(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___OperationSummary]:
+        """Most total self time first."""
+
+    @property
+    def slow_spans(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___SlowSpan]:
+        """Single slow spans with their attributes, slowest first; at most as many as rows were asked for."""
+
+    @property
+    def covered(self) -> global___Range:
+        """Range really covered by data."""
+
+    def __init__(
+        self,
+        *,
+        operations: collections.abc.Iterable[global___OperationSummary] | None = ...,
+        slow_spans: collections.abc.Iterable[global___SlowSpan] | None = ...,
+        operations_total: builtins.int = ...,
+        covered: global___Range | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["covered", b"covered"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["covered", b"covered", "operations", b"operations", "operations_total", b"operations_total", "slow_spans", b"slow_spans"]) -> None: ...
+
+global___SlowResponse = SlowResponse
+
+@typing.final
+class OperationSummary(google.protobuf.message.Message):
+    """All operations of one kind, name and frame in a range."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    SPAN_KIND_FIELD_NUMBER: builtins.int
+    FRAME_FIELD_NUMBER: builtins.int
+    ROUTE_FIELD_NUMBER: builtins.int
+    TARGET_FIELD_NUMBER: builtins.int
+    COUNT_FIELD_NUMBER: builtins.int
+    ERRORS_FIELD_NUMBER: builtins.int
+    CANCELLED_FIELD_NUMBER: builtins.int
+    P50_S_FIELD_NUMBER: builtins.int
+    P95_S_FIELD_NUMBER: builtins.int
+    P99_S_FIELD_NUMBER: builtins.int
+    MAX_S_FIELD_NUMBER: builtins.int
+    TOTAL_S_FIELD_NUMBER: builtins.int
+    SELF_S_FIELD_NUMBER: builtins.int
+    CPU_S_FIELD_NUMBER: builtins.int
+    CPU_COUNT_FIELD_NUMBER: builtins.int
+    BUSY_S_FIELD_NUMBER: builtins.int
+    ALLOC_BYTES_FIELD_NUMBER: builtins.int
+    LIVE_BYTES_FIELD_NUMBER: builtins.int
+    SLOW_FIELD_NUMBER: builtins.int
+    FLAGGED_FIELD_NUMBER: builtins.int
+    BARE_YIELD_RATIO_FIELD_NUMBER: builtins.int
+    STEP_MAX_S_FIELD_NUMBER: builtins.int
+    kind: glassbottom.wire.v1.operations_pb2.OperationKind.ValueType
+    """What it is."""
+    name: builtins.str
+    """Its name."""
+    span_kind: builtins.str
+    """"SERVER", "CLIENT", …; empty unless a span."""
+    route: builtins.str
+    """The entry span it happened in, when there was only one."""
+    target: builtins.str
+    """Whom it calls, when there was only one."""
+    count: builtins.int
+    """How many ended."""
+    errors: builtins.int
+    """Of these, with an error."""
+    cancelled: builtins.int
+    """Of these, cancelled, or ended by an exception thrown in."""
+    p50_s: builtins.float
+    """Median duration, seconds; quantiles are exact to 2.2 %."""
+    p95_s: builtins.float
+    """95th percentile, seconds."""
+    p99_s: builtins.float
+    """99th percentile, seconds."""
+    max_s: builtins.float
+    """Longest, seconds."""
+    total_s: builtins.float
+    """Sum of durations, seconds."""
+    self_s: builtins.float
+    """Sum of the time not spent in child operations, seconds."""
+    cpu_s: builtins.float
+    """Sum of CPU time, user and system, seconds; of cpu_count of them."""
+    cpu_count: builtins.int
+    """For how many CPU time is known."""
+    busy_s: builtins.float
+    """Sum of the time coroutines ran, seconds; the rest they waited."""
+    alloc_bytes: builtins.float
+    """Sum of bytes allocated meanwhile."""
+    live_bytes: builtins.float
+    """Bytes alive now that were allocated under this route; spans that are entry spans only."""
+    slow: builtins.int
+    """How many took longer than the threshold of their kind."""
+    flagged: builtins.bool
+    """True when p95 is above the threshold of its kind."""
+    bare_yield_ratio: builtins.float
+    """Of coroutines and steps: share of steps that were bare yields."""
+    step_max_s: builtins.float
+    """Of coroutines: longest single step, seconds."""
+    @property
+    def frame(self) -> glassbottom.wire.v1.common_pb2.Frame:
+        """Where it is defined; without a file when unknown."""
+
+    def __init__(
+        self,
+        *,
+        kind: glassbottom.wire.v1.operations_pb2.OperationKind.ValueType = ...,
+        name: builtins.str = ...,
+        span_kind: builtins.str = ...,
+        frame: glassbottom.wire.v1.common_pb2.Frame | None = ...,
+        route: builtins.str = ...,
+        target: builtins.str = ...,
+        count: builtins.int = ...,
+        errors: builtins.int = ...,
+        cancelled: builtins.int = ...,
+        p50_s: builtins.float = ...,
+        p95_s: builtins.float = ...,
+        p99_s: builtins.float = ...,
+        max_s: builtins.float = ...,
+        total_s: builtins.float = ...,
+        self_s: builtins.float = ...,
+        cpu_s: builtins.float = ...,
+        cpu_count: builtins.int = ...,
+        busy_s: builtins.float = ...,
+        alloc_bytes: builtins.float = ...,
+        live_bytes: builtins.float = ...,
+        slow: builtins.int = ...,
+        flagged: builtins.bool = ...,
+        bare_yield_ratio: builtins.float = ...,
+        step_max_s: builtins.float = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["frame", b"frame"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["alloc_bytes", b"alloc_bytes", "bare_yield_ratio", b"bare_yield_ratio", "busy_s", b"busy_s", "cancelled", b"cancelled", "count", b"count", "cpu_count", b"cpu_count", "cpu_s", b"cpu_s", "errors", b"errors", "flagged", b"flagged", "frame", b"frame", "kind", b"kind", "live_bytes", b"live_bytes", "max_s", b"max_s", "name", b"name", "p50_s", b"p50_s", "p95_s", b"p95_s", "p99_s", b"p99_s", "route", b"route", "self_s", b"self_s", "slow", b"slow", "span_kind", b"span_kind", "step_max_s", b"step_max_s", "target", b"target", "total_s", b"total_s"]) -> None: ...
+
+global___OperationSummary = OperationSummary
+
+@typing.final
+class SlowSpan(google.protobuf.message.Message):
+    """One slow span."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class AttributesEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    AT_NS_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    INSTANCE_ID_FIELD_NUMBER: builtins.int
+    DURATION_S_FIELD_NUMBER: builtins.int
+    SELF_S_FIELD_NUMBER: builtins.int
+    TRACE_ID_FIELD_NUMBER: builtins.int
+    SPAN_ID_FIELD_NUMBER: builtins.int
+    STATUS_FIELD_NUMBER: builtins.int
+    ATTRIBUTES_FIELD_NUMBER: builtins.int
+    at_ns: builtins.int
+    """When it began, nanoseconds since the Unix epoch."""
+    name: builtins.str
+    """Name."""
+    instance_id: builtins.str
+    """Which process."""
+    duration_s: builtins.float
+    """How long, seconds."""
+    self_s: builtins.float
+    """Of that, not in children, seconds."""
+    trace_id: builtins.str
+    """Trace id, 32 hexadecimal digits; empty for a request of our own middleware."""
+    span_id: builtins.str
+    """Span id, 16 hexadecimal digits; likewise."""
+    status: builtins.str
+    """"ok" or "error"."""
+    @property
+    def attributes(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """Attributes that the agent's configuration lets out."""
+
+    def __init__(
+        self,
+        *,
+        at_ns: builtins.int = ...,
+        name: builtins.str = ...,
+        instance_id: builtins.str = ...,
+        duration_s: builtins.float = ...,
+        self_s: builtins.float = ...,
+        trace_id: builtins.str = ...,
+        span_id: builtins.str = ...,
+        status: builtins.str = ...,
+        attributes: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["at_ns", b"at_ns", "attributes", b"attributes", "duration_s", b"duration_s", "instance_id", b"instance_id", "name", b"name", "self_s", b"self_s", "span_id", b"span_id", "status", b"status", "trace_id", b"trace_id"]) -> None: ...
+
+global___SlowSpan = SlowSpan
+
+@typing.final
+class TasksRequest(google.protobuf.message.Message):
+    """Asks for tasks."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SELECTOR_FIELD_NUMBER: builtins.int
+    AT_NS_FIELD_NUMBER: builtins.int
+    LIMIT_FIELD_NUMBER: builtins.int
+    at_ns: builtins.int
+    """The latest snapshots at or before this moment, nanoseconds since the Unix epoch."""
+    limit: builtins.int
+    """At most so many groups per process; 0 means 50."""
+    @property
+    def selector(self) -> global___Selector:
+        """Of what."""
+
+    def __init__(
+        self,
+        *,
+        selector: global___Selector | None = ...,
+        at_ns: builtins.int = ...,
+        limit: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["selector", b"selector"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["at_ns", b"at_ns", "limit", b"limit", "selector", b"selector"]) -> None: ...
+
+global___TasksRequest = TasksRequest
+
+@typing.final
+class TasksResponse(google.protobuf.message.Message):
+    """Tasks."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROCESSES_FIELD_NUMBER: builtins.int
+    FINDINGS_FIELD_NUMBER: builtins.int
+    @property
+    def processes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ProcessTasks]:
+        """One per process that runs event loops."""
+
+    @property
+    def findings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Finding]:
+        """What is wrong with tasks in the ten minutes before."""
+
+    def __init__(
+        self,
+        *,
+        processes: collections.abc.Iterable[global___ProcessTasks] | None = ...,
+        findings: collections.abc.Iterable[global___Finding] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["findings", b"findings", "processes", b"processes"]) -> None: ...
+
+global___TasksResponse = TasksResponse
+
+@typing.final
+class ProcessTasks(google.protobuf.message.Message):
+    """Tasks of one process."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: builtins.int
+    AT_NS_FIELD_NUMBER: builtins.int
+    LOOPS_FIELD_NUMBER: builtins.int
+    GROUPS_FIELD_NUMBER: builtins.int
+    WAITS_FIELD_NUMBER: builtins.int
+    TASKS_FIELD_NUMBER: builtins.int
+    TASKS_EXAMINED_FIELD_NUMBER: builtins.int
+    instance_id: builtins.str
+    """Which process."""
+    at_ns: builtins.int
+    """When, nanoseconds since the Unix epoch."""
+    tasks: builtins.int
+    """Tasks there are."""
+    tasks_examined: builtins.int
+    """Tasks looked at."""
+    @property
+    def loops(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LoopSummary]:
+        """Its loops."""
+
+    @property
+    def groups(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___TaskGroupSummary]:
+        """Most tasks first."""
+
+    @property
+    def waits(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___WaitsFor]:
+        """Who waits for whom; indices into groups."""
+
+    def __init__(
+        self,
+        *,
+        instance_id: builtins.str = ...,
+        at_ns: builtins.int = ...,
+        loops: collections.abc.Iterable[global___LoopSummary] | None = ...,
+        groups: collections.abc.Iterable[global___TaskGroupSummary] | None = ...,
+        waits: collections.abc.Iterable[global___WaitsFor] | None = ...,
+        tasks: builtins.int = ...,
+        tasks_examined: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["at_ns", b"at_ns", "groups", b"groups", "instance_id", b"instance_id", "loops", b"loops", "tasks", b"tasks", "tasks_examined", b"tasks_examined", "waits", b"waits"]) -> None: ...
+
+global___ProcessTasks = ProcessTasks
+
+@typing.final
+class LoopSummary(google.protobuf.message.Message):
+    """One event loop."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    THREAD_FIELD_NUMBER: builtins.int
+    IMPLEMENTATION_FIELD_NUMBER: builtins.int
+    LAG_P50_S_FIELD_NUMBER: builtins.int
+    LAG_P99_S_FIELD_NUMBER: builtins.int
+    LAG_MAX_S_FIELD_NUMBER: builtins.int
+    READY_FIELD_NUMBER: builtins.int
+    READY_MAX_FIELD_NUMBER: builtins.int
+    TASKS_FIELD_NUMBER: builtins.int
+    thread: builtins.str
+    """Name of its thread."""
+    implementation: builtins.str
+    """Class of the loop."""
+    lag_p50_s: builtins.float
+    """Median lag over the ten minutes before, seconds."""
+    lag_p99_s: builtins.float
+    """99th percentile of lag, seconds."""
+    lag_max_s: builtins.float
+    """Largest lag, seconds."""
+    ready: builtins.int
+    """Callbacks ready to run; -1 when unknown."""
+    ready_max: builtins.int
+    """Most of them at a heartbeat; -1 when unknown."""
+    tasks: builtins.int
+    """Its tasks."""
+    def __init__(
+        self,
+        *,
+        thread: builtins.str = ...,
+        implementation: builtins.str = ...,
+        lag_p50_s: builtins.float = ...,
+        lag_p99_s: builtins.float = ...,
+        lag_max_s: builtins.float = ...,
+        ready: builtins.int = ...,
+        ready_max: builtins.int = ...,
+        tasks: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["implementation", b"implementation", "lag_max_s", b"lag_max_s", "lag_p50_s", b"lag_p50_s", "lag_p99_s", b"lag_p99_s", "ready", b"ready", "ready_max", b"ready_max", "tasks", b"tasks", "thread", b"thread"]) -> None: ...
+
+global___LoopSummary = LoopSummary
+
+@typing.final
+class TaskGroupSummary(google.protobuf.message.Message):
+    """Tasks that wait at the same place."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LOOP_FIELD_NUMBER: builtins.int
+    PATH_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    AWAITS_FIELD_NUMBER: builtins.int
+    COUNT_FIELD_NUMBER: builtins.int
+    AGE_OLDEST_S_FIELD_NUMBER: builtins.int
+    AGE_MEAN_S_FIELD_NUMBER: builtins.int
+    WAIT_LONGEST_S_FIELD_NUMBER: builtins.int
+    STEPS_FIELD_NUMBER: builtins.int
+    BUSY_S_FIELD_NUMBER: builtins.int
+    TASK_NAME_FIELD_NUMBER: builtins.int
+    loop: builtins.int
+    """Index into loops."""
+    state: builtins.str
+    """"waiting", "running", "ready" or "created"."""
+    awaits: builtins.str
+    """What is awaited."""
+    count: builtins.int
+    """How many."""
+    age_oldest_s: builtins.float
+    """Age of the oldest, seconds."""
+    age_mean_s: builtins.float
+    """Mean age, seconds."""
+    wait_longest_s: builtins.float
+    """Longest wait, seconds."""
+    steps: builtins.int
+    """Steps."""
+    busy_s: builtins.float
+    """Time they ran, seconds."""
+    task_name: builtins.str
+    """Name of one of them."""
+    @property
+    def path(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[glassbottom.wire.v1.common_pb2.Frame]:
+        """From the innermost await out to the task's coroutine."""
+
+    def __init__(
+        self,
+        *,
+        loop: builtins.int = ...,
+        path: collections.abc.Iterable[glassbottom.wire.v1.common_pb2.Frame] | None = ...,
+        state: builtins.str = ...,
+        awaits: builtins.str = ...,
+        count: builtins.int = ...,
+        age_oldest_s: builtins.float = ...,
+        age_mean_s: builtins.float = ...,
+        wait_longest_s: builtins.float = ...,
+        steps: builtins.int = ...,
+        busy_s: builtins.float = ...,
+        task_name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["age_mean_s", b"age_mean_s", "age_oldest_s", b"age_oldest_s", "awaits", b"awaits", "busy_s", b"busy_s", "count", b"count", "loop", b"loop", "path", b"path", "state", b"state", "steps", b"steps", "task_name", b"task_name", "wait_longest_s", b"wait_longest_s"]) -> None: ...
+
+global___TaskGroupSummary = TaskGroupSummary
+
+@typing.final
+class WaitsFor(google.protobuf.message.Message):
+    """One edge of the await graph."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WAITER_FIELD_NUMBER: builtins.int
+    AWAITED_FIELD_NUMBER: builtins.int
+    COUNT_FIELD_NUMBER: builtins.int
+    waiter: builtins.int
+    """Index into groups: who waits."""
+    awaited: builtins.int
+    """Index into groups: who is waited for."""
+    count: builtins.int
+    """How many pairs."""
+    def __init__(
+        self,
+        *,
+        waiter: builtins.int = ...,
+        awaited: builtins.int = ...,
+        count: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["awaited", b"awaited", "count", b"count", "waiter", b"waiter"]) -> None: ...
+
+global___WaitsFor = WaitsFor
+
+@typing.final
+class BlockedRequest(google.protobuf.message.Message):
+    """Asks for what held event loops."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SELECTOR_FIELD_NUMBER: builtins.int
+    RANGE_FIELD_NUMBER: builtins.int
+    LIMIT_FIELD_NUMBER: builtins.int
+    limit: builtins.int
+    """At most so many rows; 0 means 20."""
+    @property
+    def selector(self) -> global___Selector:
+        """Of what."""
+
+    @property
+    def range(self) -> global___Range:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        selector: global___Selector | None = ...,
+        range: global___Range | None = ...,
+        limit: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["range", b"range", "selector", b"selector"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["limit", b"limit", "range", b"range", "selector", b"selector"]) -> None: ...
+
+global___BlockedRequest = BlockedRequest
+
+@typing.final
+class BlockedResponse(google.protobuf.message.Message):
+    """What held event loops."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BLOCKS_FIELD_NUMBER: builtins.int
+    LOOPS_FIELD_NUMBER: builtins.int
+    TOTAL_S_FIELD_NUMBER: builtins.int
+    COVERED_FIELD_NUMBER: builtins.int
+    total_s: builtins.float
+    """Sum of blocked time, seconds."""
+    @property
+    def blocks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Block]:
+        """Most time first."""
+
+    @property
+    def loops(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LoopSummary]:
+        """Loops, with their lag over the range."""
+
+    @property
+    def covered(self) -> global___Range:
+        """Range really covered by data."""
+
+    def __init__(
+        self,
+        *,
+        blocks: collections.abc.Iterable[global___Block] | None = ...,
+        loops: collections.abc.Iterable[global___LoopSummary] | None = ...,
+        total_s: builtins.float = ...,
+        covered: global___Range | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["covered", b"covered"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["blocks", b"blocks", "covered", b"covered", "loops", b"loops", "total_s", b"total_s"]) -> None: ...
+
+global___BlockedResponse = BlockedResponse
+
+@typing.final
+class Block(google.protobuf.message.Message):
+    """Everything that held a loop from one place."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: builtins.int
+    COROUTINE_FIELD_NUMBER: builtins.int
+    COUNT_FIELD_NUMBER: builtins.int
+    TOTAL_S_FIELD_NUMBER: builtins.int
+    MAX_S_FIELD_NUMBER: builtins.int
+    LAST_NS_FIELD_NUMBER: builtins.int
+    GIL_HELD_FIELD_NUMBER: builtins.int
+    LATE_FIELD_NUMBER: builtins.int
+    THREAD_FIELD_NUMBER: builtins.int
+    APPLICATION_FRAME_FIELD_NUMBER: builtins.int
+    INSTANCE_IDS_FIELD_NUMBER: builtins.int
+    coroutine: builtins.str
+    """Coroutine whose step it was."""
+    count: builtins.int
+    """How often."""
+    total_s: builtins.float
+    """Sum, seconds."""
+    max_s: builtins.float
+    """Longest, seconds."""
+    last_ns: builtins.int
+    """Last time, nanoseconds since the Unix epoch."""
+    gil_held: builtins.bool
+    """True when native code held the GIL meanwhile: nothing else in the process ran."""
+    late: builtins.bool
+    """True when the path was taken right after native code let go of the GIL."""
+    thread: builtins.str
+    """Name of the loop's thread."""
+    @property
+    def path(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[glassbottom.wire.v1.common_pb2.Frame]:
+        """Call path while it blocked, innermost first; empty when it could not be taken."""
+
+    @property
+    def application_frame(self) -> glassbottom.wire.v1.common_pb2.Frame:
+        """The nearest frame that is neither standard library nor an installed package; without a file when there is none."""
+
+    @property
+    def instance_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Processes in which it happened."""
+
+    def __init__(
+        self,
+        *,
+        path: collections.abc.Iterable[glassbottom.wire.v1.common_pb2.Frame] | None = ...,
+        coroutine: builtins.str = ...,
+        count: builtins.int = ...,
+        total_s: builtins.float = ...,
+        max_s: builtins.float = ...,
+        last_ns: builtins.int = ...,
+        gil_held: builtins.bool = ...,
+        late: builtins.bool = ...,
+        thread: builtins.str = ...,
+        application_frame: glassbottom.wire.v1.common_pb2.Frame | None = ...,
+        instance_ids: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["application_frame", b"application_frame"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["application_frame", b"application_frame", "coroutine", b"coroutine", "count", b"count", "gil_held", b"gil_held", "instance_ids", b"instance_ids", "last_ns", b"last_ns", "late", b"late", "max_s", b"max_s", "path", b"path", "thread", b"thread", "total_s", b"total_s"]) -> None: ...
+
+global___Block = Block
+
+@typing.final
+class FindingsRequest(google.protobuf.message.Message):
+    """Asks for findings."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SELECTOR_FIELD_NUMBER: builtins.int
+    RANGE_FIELD_NUMBER: builtins.int
+    LIMIT_FIELD_NUMBER: builtins.int
+    limit: builtins.int
+    """At most so many; 0 means 50."""
+    @property
+    def selector(self) -> global___Selector:
+        """Of what."""
+
+    @property
+    def range(self) -> global___Range:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        selector: global___Selector | None = ...,
+        range: global___Range | None = ...,
+        limit: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["range", b"range", "selector", b"selector"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["limit", b"limit", "range", b"range", "selector", b"selector"]) -> None: ...
+
+global___FindingsRequest = FindingsRequest
+
+@typing.final
+class FindingsResponse(google.protobuf.message.Message):
+    """Findings."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FINDINGS_FIELD_NUMBER: builtins.int
+    COVERED_FIELD_NUMBER: builtins.int
+    NOTES_FIELD_NUMBER: builtins.int
+    @property
+    def findings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Finding]:
+        """Worst first."""
+
+    @property
+    def covered(self) -> global___Range:
+        """Range really covered by data."""
+
+    @property
+    def notes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Why there is no better answer, one sentence each."""
+
+    def __init__(
+        self,
+        *,
+        findings: collections.abc.Iterable[global___Finding] | None = ...,
+        covered: global___Range | None = ...,
+        notes: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["covered", b"covered"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["covered", b"covered", "findings", b"findings", "notes", b"notes"]) -> None: ...
+
+global___FindingsResponse = FindingsResponse
+
+@typing.final
+class Finding(google.protobuf.message.Message):
+    """One thing that is wrong, with its place and its evidence."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: builtins.int
+    SEVERITY_FIELD_NUMBER: builtins.int
+    SENTENCE_FIELD_NUMBER: builtins.int
+    FRAME_FIELD_NUMBER: builtins.int
+    PATH_FIELD_NUMBER: builtins.int
+    COUNT_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    FIRST_NS_FIELD_NUMBER: builtins.int
+    LAST_NS_FIELD_NUMBER: builtins.int
+    INSTANCE_IDS_FIELD_NUMBER: builtins.int
+    EVIDENCE_FIELD_NUMBER: builtins.int
+    kind: builtins.str
+    """Kind, such as "loop.blocked", "task.leak", "thread.leak"; docs/findings.md lists all."""
+    severity: global___Severity.ValueType
+    """How bad."""
+    sentence: builtins.str
+    """One sentence with its numbers."""
+    count: builtins.int
+    """How often, or how many."""
+    value: builtins.float
+    """How much, in the unit of the kind (mostly seconds)."""
+    first_ns: builtins.int
+    """First time, nanoseconds since the Unix epoch."""
+    last_ns: builtins.int
+    """Last time, nanoseconds since the Unix epoch."""
+    @property
+    def frame(self) -> glassbottom.wire.v1.common_pb2.Frame:
+        """The place to look at; without a file when unknown."""
+
+    @property
+    def path(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[glassbottom.wire.v1.common_pb2.Frame]:
+        """Call path, innermost first; may be empty."""
+
+    @property
+    def instance_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Processes it was seen in."""
+
+    @property
+    def evidence(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Evidence]:
+        """Tests and numbers it rests on."""
+
+    def __init__(
+        self,
+        *,
+        kind: builtins.str = ...,
+        severity: global___Severity.ValueType = ...,
+        sentence: builtins.str = ...,
+        frame: glassbottom.wire.v1.common_pb2.Frame | None = ...,
+        path: collections.abc.Iterable[glassbottom.wire.v1.common_pb2.Frame] | None = ...,
+        count: builtins.int = ...,
+        value: builtins.float = ...,
+        first_ns: builtins.int = ...,
+        last_ns: builtins.int = ...,
+        instance_ids: collections.abc.Iterable[builtins.str] | None = ...,
+        evidence: collections.abc.Iterable[global___Evidence] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["frame", b"frame"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["count", b"count", "evidence", b"evidence", "first_ns", b"first_ns", "frame", b"frame", "instance_ids", b"instance_ids", "kind", b"kind", "last_ns", b"last_ns", "path", b"path", "sentence", b"sentence", "severity", b"severity", "value", b"value"]) -> None: ...
+
+global___Finding = Finding

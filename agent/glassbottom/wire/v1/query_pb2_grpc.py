@@ -70,6 +70,26 @@ class QueryServiceStub(object):
                 request_serializer=glassbottom_dot_wire_dot_v1_dot_query__pb2.LeaksRequest.SerializeToString,
                 response_deserializer=glassbottom_dot_wire_dot_v1_dot_query__pb2.LeaksResponse.FromString,
                 _registered_method=True)
+        self.Slow = channel.unary_unary(
+                '/glassbottom.wire.v1.QueryService/Slow',
+                request_serializer=glassbottom_dot_wire_dot_v1_dot_query__pb2.SlowRequest.SerializeToString,
+                response_deserializer=glassbottom_dot_wire_dot_v1_dot_query__pb2.SlowResponse.FromString,
+                _registered_method=True)
+        self.Tasks = channel.unary_unary(
+                '/glassbottom.wire.v1.QueryService/Tasks',
+                request_serializer=glassbottom_dot_wire_dot_v1_dot_query__pb2.TasksRequest.SerializeToString,
+                response_deserializer=glassbottom_dot_wire_dot_v1_dot_query__pb2.TasksResponse.FromString,
+                _registered_method=True)
+        self.Blocked = channel.unary_unary(
+                '/glassbottom.wire.v1.QueryService/Blocked',
+                request_serializer=glassbottom_dot_wire_dot_v1_dot_query__pb2.BlockedRequest.SerializeToString,
+                response_deserializer=glassbottom_dot_wire_dot_v1_dot_query__pb2.BlockedResponse.FromString,
+                _registered_method=True)
+        self.Findings = channel.unary_unary(
+                '/glassbottom.wire.v1.QueryService/Findings',
+                request_serializer=glassbottom_dot_wire_dot_v1_dot_query__pb2.FindingsRequest.SerializeToString,
+                response_deserializer=glassbottom_dot_wire_dot_v1_dot_query__pb2.FindingsResponse.FromString,
+                _registered_method=True)
 
 
 class QueryServiceServicer(object):
@@ -125,6 +145,34 @@ class QueryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Slow(self, request, context):
+        """What takes long: spans, coroutines and functions, worst first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Tasks(self, request, context):
+        """What every task waits for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Blocked(self, request, context):
+        """What held event loops.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Findings(self, request, context):
+        """Everything that looks wrong, in one list.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_QueryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -162,6 +210,26 @@ def add_QueryServiceServicer_to_server(servicer, server):
                     servicer.Leaks,
                     request_deserializer=glassbottom_dot_wire_dot_v1_dot_query__pb2.LeaksRequest.FromString,
                     response_serializer=glassbottom_dot_wire_dot_v1_dot_query__pb2.LeaksResponse.SerializeToString,
+            ),
+            'Slow': grpc.unary_unary_rpc_method_handler(
+                    servicer.Slow,
+                    request_deserializer=glassbottom_dot_wire_dot_v1_dot_query__pb2.SlowRequest.FromString,
+                    response_serializer=glassbottom_dot_wire_dot_v1_dot_query__pb2.SlowResponse.SerializeToString,
+            ),
+            'Tasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.Tasks,
+                    request_deserializer=glassbottom_dot_wire_dot_v1_dot_query__pb2.TasksRequest.FromString,
+                    response_serializer=glassbottom_dot_wire_dot_v1_dot_query__pb2.TasksResponse.SerializeToString,
+            ),
+            'Blocked': grpc.unary_unary_rpc_method_handler(
+                    servicer.Blocked,
+                    request_deserializer=glassbottom_dot_wire_dot_v1_dot_query__pb2.BlockedRequest.FromString,
+                    response_serializer=glassbottom_dot_wire_dot_v1_dot_query__pb2.BlockedResponse.SerializeToString,
+            ),
+            'Findings': grpc.unary_unary_rpc_method_handler(
+                    servicer.Findings,
+                    request_deserializer=glassbottom_dot_wire_dot_v1_dot_query__pb2.FindingsRequest.FromString,
+                    response_serializer=glassbottom_dot_wire_dot_v1_dot_query__pb2.FindingsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -354,6 +422,114 @@ class QueryService(object):
             '/glassbottom.wire.v1.QueryService/Leaks',
             glassbottom_dot_wire_dot_v1_dot_query__pb2.LeaksRequest.SerializeToString,
             glassbottom_dot_wire_dot_v1_dot_query__pb2.LeaksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Slow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/glassbottom.wire.v1.QueryService/Slow',
+            glassbottom_dot_wire_dot_v1_dot_query__pb2.SlowRequest.SerializeToString,
+            glassbottom_dot_wire_dot_v1_dot_query__pb2.SlowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Tasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/glassbottom.wire.v1.QueryService/Tasks',
+            glassbottom_dot_wire_dot_v1_dot_query__pb2.TasksRequest.SerializeToString,
+            glassbottom_dot_wire_dot_v1_dot_query__pb2.TasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Blocked(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/glassbottom.wire.v1.QueryService/Blocked',
+            glassbottom_dot_wire_dot_v1_dot_query__pb2.BlockedRequest.SerializeToString,
+            glassbottom_dot_wire_dot_v1_dot_query__pb2.BlockedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Findings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/glassbottom.wire.v1.QueryService/Findings',
+            glassbottom_dot_wire_dot_v1_dot_query__pb2.FindingsRequest.SerializeToString,
+            glassbottom_dot_wire_dot_v1_dot_query__pb2.FindingsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -67,6 +67,30 @@ class QueryServiceStub:
     ]
     """Which allocation sites leak, how fast, and how sure we are."""
 
+    Slow: grpc.UnaryUnaryMultiCallable[
+        glassbottom.wire.v1.query_pb2.SlowRequest,
+        glassbottom.wire.v1.query_pb2.SlowResponse,
+    ]
+    """What takes long: spans, coroutines and functions, worst first."""
+
+    Tasks: grpc.UnaryUnaryMultiCallable[
+        glassbottom.wire.v1.query_pb2.TasksRequest,
+        glassbottom.wire.v1.query_pb2.TasksResponse,
+    ]
+    """What every task waits for."""
+
+    Blocked: grpc.UnaryUnaryMultiCallable[
+        glassbottom.wire.v1.query_pb2.BlockedRequest,
+        glassbottom.wire.v1.query_pb2.BlockedResponse,
+    ]
+    """What held event loops."""
+
+    Findings: grpc.UnaryUnaryMultiCallable[
+        glassbottom.wire.v1.query_pb2.FindingsRequest,
+        glassbottom.wire.v1.query_pb2.FindingsResponse,
+    ]
+    """Everything that looks wrong, in one list."""
+
 class QueryServiceAsyncStub:
     """Answers questions about what has been stored."""
 
@@ -111,6 +135,30 @@ class QueryServiceAsyncStub:
         glassbottom.wire.v1.query_pb2.LeaksResponse,
     ]
     """Which allocation sites leak, how fast, and how sure we are."""
+
+    Slow: grpc.aio.UnaryUnaryMultiCallable[
+        glassbottom.wire.v1.query_pb2.SlowRequest,
+        glassbottom.wire.v1.query_pb2.SlowResponse,
+    ]
+    """What takes long: spans, coroutines and functions, worst first."""
+
+    Tasks: grpc.aio.UnaryUnaryMultiCallable[
+        glassbottom.wire.v1.query_pb2.TasksRequest,
+        glassbottom.wire.v1.query_pb2.TasksResponse,
+    ]
+    """What every task waits for."""
+
+    Blocked: grpc.aio.UnaryUnaryMultiCallable[
+        glassbottom.wire.v1.query_pb2.BlockedRequest,
+        glassbottom.wire.v1.query_pb2.BlockedResponse,
+    ]
+    """What held event loops."""
+
+    Findings: grpc.aio.UnaryUnaryMultiCallable[
+        glassbottom.wire.v1.query_pb2.FindingsRequest,
+        glassbottom.wire.v1.query_pb2.FindingsResponse,
+    ]
+    """Everything that looks wrong, in one list."""
 
 class QueryServiceServicer(metaclass=abc.ABCMeta):
     """Answers questions about what has been stored."""
@@ -170,5 +218,37 @@ class QueryServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[glassbottom.wire.v1.query_pb2.LeaksResponse], collections.abc.AsyncIterator[glassbottom.wire.v1.query_pb2.LeaksResponse]]:
         """Which allocation sites leak, how fast, and how sure we are."""
+
+    @abc.abstractmethod
+    def Slow(
+        self,
+        request: glassbottom.wire.v1.query_pb2.SlowRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[glassbottom.wire.v1.query_pb2.SlowResponse, collections.abc.Awaitable[glassbottom.wire.v1.query_pb2.SlowResponse]]:
+        """What takes long: spans, coroutines and functions, worst first."""
+
+    @abc.abstractmethod
+    def Tasks(
+        self,
+        request: glassbottom.wire.v1.query_pb2.TasksRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[glassbottom.wire.v1.query_pb2.TasksResponse, collections.abc.Awaitable[glassbottom.wire.v1.query_pb2.TasksResponse]]:
+        """What every task waits for."""
+
+    @abc.abstractmethod
+    def Blocked(
+        self,
+        request: glassbottom.wire.v1.query_pb2.BlockedRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[glassbottom.wire.v1.query_pb2.BlockedResponse, collections.abc.Awaitable[glassbottom.wire.v1.query_pb2.BlockedResponse]]:
+        """What held event loops."""
+
+    @abc.abstractmethod
+    def Findings(
+        self,
+        request: glassbottom.wire.v1.query_pb2.FindingsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[glassbottom.wire.v1.query_pb2.FindingsResponse, collections.abc.Awaitable[glassbottom.wire.v1.query_pb2.FindingsResponse]]:
+        """Everything that looks wrong, in one list."""
 
 def add_QueryServiceServicer_to_server(servicer: QueryServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
