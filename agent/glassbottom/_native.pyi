@@ -137,7 +137,7 @@ def thread_allocated_bytes() -> float:
 # ---- operations.c: exponential histograms -------------------------------------------------------------------------
 
 class OperationTable:
-    """Histograms of durations by slot. Every method needs the GIL and is atomic under it; record() takes about 60 ns."""
+    """Histograms of durations by slot. Methods are atomic under the GIL; record() takes about 60 ns."""
 
     def __init__(self, slots_max: int = 1024) -> None:
         """Memory is taken as slots are added, about 2.1 KB each. Raises ValueError outside 1 to 65536."""
@@ -173,8 +173,10 @@ take. ended: (status, count, lifetime_ns, busy_ns, min_ns, max_ns, offset, count
 "cancelled", "thrown" that occurred. counts as in OperationRow."""
 
 def steps_start() -> None:
-    """Puts the wrapper around `am_send` of the coroutine type. Idempotent. Raises RuntimeError with a sentence where that
-    is not possible (another tool changed the slot, or this Python is unknown)."""
+    """Puts the wrapper around `am_send` of the coroutine type. Idempotent.
+
+    Raises RuntimeError with a sentence where that is not possible (another tool changed the slot, or this Python is
+    unknown)."""
 
 def steps_stop() -> None:
     """Stops counting; the slot is restored where nobody sits above us and else passes through."""
@@ -187,7 +189,7 @@ def steps_of(coroutine: object) -> tuple[int, int, int, int, int, int] | None:
     last_end_ns is below last_start_ns while a step runs. None for one that was never seen."""
 
 def steps_reconcile(live: list[object]) -> int:
-    """Ends, with status "thrown", every coroutine that is known, does not run and is not in the list. Returns how many."""
+    """Ends, as "thrown", every coroutine that is known, does not run and is not in the list. Returns how many."""
 
 def steps_loops() -> list[object]:
     """Running event loops met for the first time since the last call."""
