@@ -57,8 +57,10 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--turns", type=int, default=4, help="undisturbed turns of w2, null and agent only (4)")
     parser.add_argument("--turn-seconds", type=int, default=3, help="length of such a turn (3)")
-    parser.add_argument("--workloads", type=names(workloads.NAMES), default=list(workloads.NAMES))
-    parser.add_argument("--peers", type=names(peers.NAMES), default=None, help=f"of {','.join(peers.NAMES)}")
+    parser.add_argument("--workloads", type=names(workloads.NAMES + workloads.ASYNC), default=list(workloads.NAMES))
+    parser.add_argument(
+        "--peers", type=names(peers.NAMES + peers.ASYNC), default=None, help=f"of {','.join(peers.NAMES)}"
+    )
     parser.add_argument("--build", choices=("plain", "optimised", "both"), default=None, help="default both")
     parser.add_argument("--quick", action="store_true", help="one very short run of null, floor and agent, plain build")
     parser.add_argument("--details", type=Path, help="write every run, with the peers' own reports, to this JSON file")
@@ -109,7 +111,7 @@ def measure(
         alone_s = chosen.alone_seconds if peer == "agent" else min(chosen.alone_seconds, ALONE_OTHERS_S)
         with pairs.pair(build, workload, peer, options, cores, scratch) as (plain, instrumented):
             result: dict[str, Any] = {}
-            constant = load.constant_load((plain, instrumented), scratch) if workload == "w2" else None
+            constant = load.constant_load((plain, instrumented), scratch) if workload in workloads.SERVERS else None
             with constant or contextlib.nullcontext():
                 pairs.slice_by_turns(plain, instrumented, settle_s, dice, chosen.slice_ms)
                 sliced = pairs.slice_by_turns(plain, instrumented, chosen.seconds, dice, chosen.slice_ms)
@@ -125,7 +127,7 @@ def measure(
                 "cpu_ns": [sliced.plain.cpu_ns, sliced.instrumented.cpu_ns],
                 "main_thread_cpu_ns": [sliced.plain.main_thread_cpu_ns, sliced.instrumented.main_thread_cpu_ns],
             }
-            if workload == "w2":
+            if workload in workloads.SERVERS:
                 result |= latency_ratios("", [sliced.plain, sliced.instrumented])
                 if chosen.turns and peer in CROSS_CHECKED:
                     seen = load.undisturbed_turns(plain, instrumented, chosen.turns, chosen.turn_seconds, scratch)
@@ -169,7 +171,7 @@ def table(
     """Lines for a reader: median [min-max] of each measure, by peer; then the agent against its targets."""
     columns = [key for key in COLUMNS if any(key in run for found in runs.values() for run in found)]
     lines = [title, f"  {'peer':<12} {'runs':>4}" + "".join(f"  {COLUMNS[key]:<22}" for key in columns)]
-    for peer in peers.NAMES:
+    for peer in peers.NAMES + peers.ASYNC:
         if found := runs.get(peer):
             cells = [spread([run[key] for run in found]) if key in found[0] else "-" for key in columns]
             lines.append(f"  {peer:<12} {len(found):>4}" + "".join(f"  {cell:<22}" for cell in cells))
@@ -202,7 +204,7 @@ def summary(runs: Mapping[str, list[dict[str, Any]]], unavailable: Mapping[str, 
 
 
 def run(chosen: argparse.Namespace) -> dict[str, Any]:
-    if "w2" in chosen.workloads:
+    if set(workloads.SERVERS) & set(chosen.workloads):
         load.require_wrk()
     cores = pairs.Cores.choose()
     dice = random.Random(chosen.seed)

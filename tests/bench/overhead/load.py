@@ -1,4 +1,4 @@
-"""The load of w2: wrk, closed loop, on the other core; and the latencies it saw.
+"""The load of the servers, w2 and a2: wrk, closed loop, on the other core; and the latencies it saw.
 
 While the pair is sliced, a wrk per server keeps its connections full, so that whichever server runs always has work:
 its completed requests per second of its own slices are its speed, and it takes the latencies itself, in its own running

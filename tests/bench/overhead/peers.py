@@ -17,7 +17,8 @@ from typing import Any
 OURS = ("null", "floor", "agent")
 OTHERS = ("ddtrace", "pyroscope", "memray", "tracemalloc")
 NAMES = OURS + OTHERS
-ALL = (*NAMES, "grpc")  # grpc is for the footprint: what the transport alone weighs
+ASYNC = ("asyncio_debug", "yappi", "ddtrace_stack", "pyinstrument")  # tools that see time; of the async benchmark
+ALL = (*NAMES, *ASYNC, "grpc")  # grpc is for the footprint: what the transport alone weighs
 CONNECT_TIMEOUT_S = 20.0
 NOBODY_LISTENS = "http://127.0.0.1:9"  # the discard port
 
@@ -41,6 +42,10 @@ def switch_on(name: str, options: dict[str, Any]) -> Peer:
         "pyroscope": pyroscope,
         "memray": memray,
         "tracemalloc": tracemalloc,
+        "asyncio_debug": asyncio_debug,
+        "yappi": yappi,
+        "ddtrace_stack": ddtrace_stack,
+        "pyinstrument": pyinstrument,
     }[name](options)
 
 
@@ -134,3 +139,50 @@ def tracemalloc(options: dict[str, Any]) -> Peer:
 
     library.start(1)
     return Peer("tracemalloc", lambda: {"tracing": library.is_tracing()})
+
+
+def asyncio_debug(options: dict[str, Any]) -> Peer:
+    """Python's own: every loop made from now on is in debug mode, and reports slow callbacks."""
+    os.environ["PYTHONASYNCIODEBUG"] = "1"
+    import asyncio
+
+    return Peer("asyncio_debug", lambda: {"debug": asyncio.coroutines._is_debug_mode()})  # type: ignore[attr-defined]
+
+
+def ddtrace_stack(options: dict[str, Any]) -> Peer:
+    """Its profiler with the stack collector alone."""
+    os.environ.update(
+        DD_TRACE_ENABLED="false",
+        DD_INSTRUMENTATION_TELEMETRY_ENABLED="false",
+        DD_REMOTE_CONFIGURATION_ENABLED="false",
+        DD_TRACE_AGENT_URL=NOBODY_LISTENS,
+    )
+    from ddtrace.profiling.profiler import Profiler
+
+    Profiler(
+        service="overhead-bench",
+        _memory_collector_enabled=False,
+        _stack_collector_enabled=True,
+        _lock_collector_enabled=False,
+        _pytorch_collector_enabled=False,
+        _exception_profiling_enabled=False,
+    ).start()
+    return Peer("ddtrace_stack", dict)
+
+
+def yappi(options: dict[str, Any]) -> Peer:
+    """Deterministic, with coroutine awareness, by wall time as its documentation advises for asyncio."""
+    import yappi as library
+
+    library.set_clock_type("wall")
+    library.start()
+    return Peer("yappi", lambda: {"running": library.is_running()})
+
+
+def pyinstrument(options: dict[str, Any]) -> Peer:
+    """Its statistical profiler with its defaults: 1 ms, async mode."""
+    import pyinstrument as library
+
+    profiler = library.Profiler()
+    profiler.start()
+    return Peer("pyinstrument", lambda: {"running": profiler.is_running})

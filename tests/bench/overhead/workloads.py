@@ -1,4 +1,4 @@
-"""The four workloads, each a process that counts its operations in a page the harness reads while it runs.
+"""The workloads, each a process that counts its operations in a page the harness reads while it runs.
 
     python -m tests.bench.overhead.workloads w1 --page FILE --peer agent --options JSON
 
@@ -9,6 +9,8 @@ w1  allocation-heavy: JSON round trips, small objects, dicts, strings, churn ove
 w2  a real ASGI server (uvicorn + starlette, uvloop, httptools), driven by wrk from the other core
 w3  CPU-bound pure Python: a one-way constraint chain, a task scheduler passing packets, gravity between bodies
 w4  allocation below a stack of 60 to 100 frames
+a1  tasks of an event loop (uvloop) whose steps take about 4 us
+a2  an ASGI echo server (uvicorn, uvloop, httptools) without a framework, driven by wrk from the other core
 """
 
 import argparse
@@ -30,6 +32,8 @@ from typing import Any
 from tests.bench.overhead import peers
 
 NAMES = ("w1", "w2", "w3", "w4")
+ASYNC = ("a1", "a2")  # of the async benchmark
+SERVERS = ("w2", "a2")
 HEAD_SLOTS = 8
 BUCKETS, BUCKET_US = 16384, 10  # of the latency histogram: 0 to 164 ms; the last bucket also holds what is longer
 PAGE_BYTES = (HEAD_SLOTS + BUCKETS) * 8
@@ -340,8 +344,28 @@ def application(count: Callable[[tuple[str, int]], None], report: Callable[[], d
     return Starlette(routes=[Route("/customers/{customer}/orders", orders), Route("/report", about_peer)])
 
 
-def serve(page: Page, peer: peers.Peer) -> None:
-    """Runs the server of w2 until SIGTERM, which uvicorn takes."""
+def echo(count: Callable[[tuple[str, int]], None], report: Callable[[], dict[str, Any]]) -> Any:
+    """The service of a2: says back what it is told. The arguments are those of application()."""
+
+    async def app(scope: dict[str, Any], receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+        body = b""
+        more = True
+        while more:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+        await send({"type": "http.response.body", "body": body or scope["path"].encode()})
+        count(scope["client"])
+
+    return app
+
+
+APPLICATIONS = {"w2": application, "a2": echo}
+
+
+def serve(workload: str, page: Page, peer: peers.Peer) -> None:
+    """Runs the server of w2 or a2 until SIGTERM, which uvicorn takes."""
     import uvicorn
 
     slots = page.slots
@@ -374,7 +398,7 @@ def serve(page: Page, peer: peers.Peer) -> None:
             slots[1] = 1
 
     config = uvicorn.Config(
-        application(count, peer.report),
+        APPLICATIONS[workload](count, peer.report),
         loop="uvloop",
         http="httptools",
         log_level="warning",
@@ -385,6 +409,47 @@ def serve(page: Page, peer: peers.Peer) -> None:
     signal.signal(signal.SIGTERM, on_sigterm)
     with contextlib.suppress(Stop):
         Server(config).run(sockets=[listener])
+
+
+# ---- a1 ----
+
+STEPPING_TASKS = 100
+
+
+def step_work(rows: list[int]) -> int:
+    """About 4 us on the machine of docs/benchmarks: what a small piece of a handler takes between two awaits."""
+    total = 0
+    for row in rows:
+        total += row
+    return total
+
+
+def a1(page: Page) -> None:
+    """Steps of tasks until SIGTERM; one operation a step."""
+    import asyncio
+
+    import uvloop
+
+    slots = page.slots
+    rows = list(range(60))
+    stopping: list[int] = []
+
+    async def worker() -> None:
+        while not stopping:
+            step_work(rows)
+            slots[0] += 1
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.append, 1)
+        tasks = [asyncio.create_task(worker()) for _ in range(STEPPING_TASKS)]
+        slots[1] = 1
+        await asyncio.gather(*tasks)
+
+    gc.collect()
+    gc.freeze()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
 
 
 def work(steps: Iterator[None], page: Page) -> None:
@@ -407,15 +472,17 @@ def work(steps: Iterator[None], page: Page) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="One process of a pair.")
-    parser.add_argument("workload", choices=NAMES)
+    parser.add_argument("workload", choices=NAMES + ASYNC)
     parser.add_argument("--page", type=Path, required=True)
     parser.add_argument("--peer", choices=peers.ALL, default="null")
     parser.add_argument("--options", type=json.loads, default={}, help="JSON for the peer: addresses, paths")
     arguments = parser.parse_args()
     page = Page(arguments.page)
     peer = peers.switch_on(arguments.peer, arguments.options)
-    if arguments.workload == "w2":
-        serve(page, peer)
+    if arguments.workload in SERVERS:
+        serve(arguments.workload, page, peer)
+    elif arguments.workload == "a1":
+        a1(page)
     else:
         steps = {"w1": w1, "w3": w3, "w4": w4}[arguments.workload]()
         work(steps, page)
