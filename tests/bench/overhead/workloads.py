@@ -431,7 +431,7 @@ def a1(page: Page) -> None:
     import uvloop
 
     slots = page.slots
-    rows = list(range(60))
+    rows = list(range(110))
     stopping: list[int] = []
 
     async def worker() -> None:
