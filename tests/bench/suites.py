@@ -26,12 +26,31 @@ from tests.support.collector_process import collector_process
 SUITES = {
     # What each needs beside itself, and how it is run. Slow or networked tests are left to the suites' own defaults.
     "anyio": (
-        "anyio[trio] pytest pytest-mock pytest-timeout hypothesis psutil trustme uvloop blockbuster truststore".split(),
+        [
+            "anyio[trio]",
+            "pytest",
+            "pytest-mock",
+            "pytest-timeout",
+            "hypothesis",
+            "psutil",
+            "trustme",
+            "uvloop",
+            "blockbuster",
+            "truststore",
+        ],
         ["tests", "-m", "not network", "-p", "no:cacheprovider"],
     ),
     "starlette": (
-        "starlette[full] pytest trio httpx2[zstd] blockbuster importlib-metadata opentelemetry-sdk "
-        "typing_extensions".split(),
+        [
+            "starlette[full]",
+            "pytest",
+            "trio",
+            "httpx2[zstd]",
+            "blockbuster",
+            "importlib-metadata",
+            "opentelemetry-sdk",
+            "typing_extensions",
+        ],
         ["tests", "-p", "no:cacheprovider"],
     ),
 }
