@@ -98,7 +98,7 @@ def set_rate(*, interval_bytes: float | None = None, window_share: float | None 
     within a second."""
 
 def exclude_thread() -> None:
-    """Allocations of the calling thread are not sampled from now on (for the agent's own threads)."""
+    """Neither the calling thread nor its allocations are sampled from now on (for the agent's own threads)."""
 
 def snapshot() -> Snapshot | None:
     """Reads the tables; None when not started."""
@@ -238,14 +238,30 @@ def clock_statistics() -> dict[str, int]:
 # ---- threads.c: where every thread is -----------------------------------------------------------------------------
 
 ThreadRow = tuple[int, int, int, int, int, int]
-"""(node, thread ident, code index of the coroutine running in it or -1, samples, wall_ns, cpu_ns)"""
+"""(node, thread ident, code index of the coroutine running in it or -1, samples, wall_ns, cpu_ns). cpu_ns: what the
+thread's clock counted since it was last seen computing; 0 in rows where it only waited."""
 
 def threads_take() -> tuple[list[ThreadRow], list[CodeType], int, int]:
     """(rows, codes, ticks, dropped) since the last take, and starts again from nothing. Nodes are good for
-    threads_stack() until the next threads_take()."""
+    threads_stack() until the next threads_take(). dropped: samples for which a table was full.
+
+    Raises RuntimeError while another thread is in it.
+    """
 
 def threads_stack(node: int) -> tuple[list[tuple[CodeType, int]], bool, int]:
-    """(path innermost first, whether outer frames were left out, label)."""
+    """As stack(), of a node of the last threads_take(): (path innermost first, whether outer frames were left out,
+    label). Raises KeyError for a node it did not tell."""
 
 def threads_roots() -> list[tuple[int, list[tuple[CodeType, int]]]]:
-    """(thread ident, its call path now, innermost first) of every Python thread but the agent's own."""
+    """(thread ident, its call path now, innermost first) of every Python thread but the agent's own. Of a path deeper
+    than 96 frames the innermost are kept."""
+
+def threads_statistics() -> dict[str, int]:
+    """threads, threads_max, nodes, nodes_max, codes, codes_max, rows, rows_max (of the interval under way), dropped,
+    truncated, overflowed (samples, cumulative), tables_bytes."""
+
+def _threads_look() -> None:
+    """For tests: what run_clock() does just before it wants the GIL."""
+
+def _threads_sample(wall_ns: int) -> None:
+    """For tests: one tick of run_clock(), from the calling thread."""

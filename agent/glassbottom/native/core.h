@@ -12,7 +12,7 @@
  *   operations.c  histograms of durations
  *   steps.c       every step of every coroutine that an event loop runs
  *   watchdog.c    what holds a loop, while it does; and the clock that samples threads
- *   threads.c     where every thread is
+ *   threads.c, thread_roots.c   where every thread is
  *   fork.c        what a forked child must forget
  *   module.c      the Python face of the heap, and the methods of all
  *
@@ -183,6 +183,8 @@ extern gb_paths gb_stacks; /* the heap's */
 /* Innermost first, of any thread. Returns how many; *truncated says whether there were more. */
 unsigned gb_walk_gil(PyThreadState *ts, gb_frame frames[GB_FRAMES_MAX], bool *truncated);
 uint32_t gb_intern_locked(gb_paths *g, const gb_frame *frames, unsigned n, bool truncated, uint32_t label);
+/* The number of a code object, which is kept alive; 0 when the table is full. */
+uint32_t gb_intern_code_locked(gb_paths *g, PyCodeObject *code);
 void gb_stacks_clear_locked(gb_paths *g);
 /* Hands out every code reference, to be released outside the lock; returns how many. Only when no node is left. */
 size_t gb_codes_take_locked(gb_paths *g, PyCodeObject **released);
@@ -283,8 +285,14 @@ void gb_watchdog_after_fork_child(void);
 void gb_threads_after_fork_child(void);
 /* Code of the coroutine whose step runs in that thread, borrowed, or NULL. With the GIL. */
 PyCodeObject *gb_step_code_gil(unsigned long thread_id);
+/* Reads the threads' CPU clocks; to be called just before the GIL is wanted for gb_threads_sample(), so that it can
+ * tell who is computing. */
+void gb_threads_look_nopy(void);
 /* One sample of every thread; wall_ns: what it stands for. With the GIL, in an ordinary call; never raises. */
 void gb_threads_sample(uint64_t wall_ns);
+void gb_threads_exclude(void);            /* the calling thread, which holds the GIL */
+bool gb_threads_is_excluded(uint64_t id); /* by the id of its thread state */
+PyObject *gb_threads_roots(PyObject *self, PyObject *args);
 
 /* ---- snapshot.c, fork.c --------------------------------------------------------------------------------------- */
 

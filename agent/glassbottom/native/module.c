@@ -208,6 +208,7 @@ native_exclude_thread(PyObject *self, PyObject *args)
     (void)self;
     (void)args;
     gb_tls.excluded = true;
+    gb_threads_exclude();
     Py_RETURN_NONE;
 }
 

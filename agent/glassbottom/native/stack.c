@@ -133,6 +133,12 @@ intern_code_locked(gb_paths *g, PyCodeObject *code, bool take_reference)
     return id;
 }
 
+uint32_t
+gb_intern_code_locked(gb_paths *g, PyCodeObject *code)
+{
+    return intern_code_locked(g, code, true);
+}
+
 static inline uint32_t
 node_home(const gb_paths *g, uint32_t parent, uint32_t code, int32_t offset)
 {
