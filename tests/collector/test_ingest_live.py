@@ -71,7 +71,7 @@ def test_a_heartbeat_tells_how_the_agent_is_and_how_wrong_its_clock(running: Col
     "beat",
     [
         {"statistics": {"a": float("nan")}},
-        {"statistics": {str(number): 1.0 for number in range(300)}},
+        {"statistics": {str(number): 1.0 for number in range(1100)}},
         {"statistics": {"n" * 300: 1.0}},
         {"sampler_reason": "x" * 2_000},
     ],

@@ -60,7 +60,7 @@ def test_a_batch_sent_twice_within_one_commit_is_stored_once(bench: Bench) -> No
     agent = StoreAgent()
     key = BatchKey(agent.session_id, HEAP, 1)
     content = snapshot(agent.instance_id, NOON, {1: 1.0})
-    answers = wait(lambda: [bench.writer.append_heap(key, agent.process, content) for _ in range(5)])
+    answers = wait(lambda: [bench.writer.append(key, agent.process, content) for _ in range(5)])
     assert answers == [None] * 5
     assert stored(bench) == [0]
 
@@ -120,7 +120,7 @@ def test_one_commit_may_span_days_and_loses_nothing(bench: Bench) -> None:
 
     def append() -> list[object]:
         return [
-            bench.writer.append_heap(
+            bench.writer.append(
                 BatchKey(agent.session_id, HEAP, seq), agent.process, snapshot(agent.instance_id, at_ns, {1: 1.0})
             )
             for seq, at_ns in enumerate(times, 1)
@@ -145,7 +145,7 @@ def test_a_batch_is_never_stored_past_an_earlier_one_that_failed(bench: Bench) -
 
     def append() -> list[object]:
         return [
-            bench.writer.append_heap(
+            bench.writer.append(
                 BatchKey(agent.session_id, HEAP, seq), agent.process, snapshot(agent.instance_id, at_ns, {1: 1.0})
             )
             for seq, at_ns in enumerate((NOON, MIDNIGHT + S, NOON + S), 1)
@@ -191,7 +191,7 @@ def test_a_full_queue_refuses_at_once_and_in_order(bench: Bench) -> None:
 
     def append() -> list[object]:
         return [
-            bench.writer.append_heap(
+            bench.writer.append(
                 BatchKey(agent.session_id, HEAP, seq), agent.process, snapshot(agent.instance_id, NOON + seq, live)
             )
             for seq in range(1, 11)

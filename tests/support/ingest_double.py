@@ -15,7 +15,16 @@ from concurrent import futures
 
 import grpc
 import zstandard
-from glassbottom.wire.v1 import heap_pb2, ingest_pb2, ingest_pb2_grpc, metrics_pb2
+from glassbottom.wire.v1 import (
+    heap_pb2,
+    ingest_pb2,
+    ingest_pb2_grpc,
+    metrics_pb2,
+    observations_pb2,
+    operations_pb2,
+    profile_pb2,
+    tasks_pb2,
+)
 
 Response = ingest_pb2.SessionResponse
 OnBatch = Callable[["Session", ingest_pb2.Batch], None]
@@ -121,6 +130,20 @@ class IngestDouble(ingest_pb2_grpc.IngestServiceServicer):
     def metrics(self) -> list[metrics_pb2.MetricsSnapshot]:
         found = self.batches(ingest_pb2.STREAM_METRICS)
         return [metrics_pb2.MetricsSnapshot.FromString(body_of(batch)) for batch in found]
+
+    def operations(self) -> list[operations_pb2.OperationsSnapshot]:
+        found = self.batches(ingest_pb2.STREAM_OPERATIONS)
+        return [operations_pb2.OperationsSnapshot.FromString(body_of(batch)) for batch in found]
+
+    def tasks(self) -> list[tasks_pb2.TasksSnapshot]:
+        return [tasks_pb2.TasksSnapshot.FromString(body_of(one)) for one in self.batches(ingest_pb2.STREAM_TASKS)]
+
+    def profiles(self) -> list[profile_pb2.ProfileSnapshot]:
+        return [profile_pb2.ProfileSnapshot.FromString(body_of(one)) for one in self.batches(ingest_pb2.STREAM_PROFILE)]
+
+    def observations(self) -> list[observations_pb2.ObservationsSnapshot]:
+        found = self.batches(ingest_pb2.STREAM_OBSERVATIONS)
+        return [observations_pb2.ObservationsSnapshot.FromString(body_of(batch)) for batch in found]
 
     def instance_ids(self) -> set[str]:
         return {session.hello.process.instance_id for session in list(self.sessions)}

@@ -7,7 +7,8 @@ promises, so analysis and queries can be tested without a database. It is not fa
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
+from typing import TypeVar
 
 import numpy as np
 from glassbottom_collector.model.code import Frame, Stack
@@ -22,10 +23,24 @@ from glassbottom_collector.model.heap import (
     TypeColumns,
 )
 from glassbottom_collector.model.process import Process, ProcessSeen, Span
+from glassbottom_collector.model.timing import (
+    Histogram,
+    Observation,
+    Observations,
+    Operation,
+    Operations,
+    Tasks,
+    ThreadProfile,
+    ThreadTime,
+)
+from glassbottom_collector.storage import TOLD_LATE_S_MAX
 
 ALIVE_NS = 600 * 1_000_000_000
 NO_DEFINITIONS = Definitions({}, {}, {})
+_SUMS = ("self_s", "cpu_user_s", "cpu_system_s", "cpu_count", "busy_s", "alloc_bytes", "bare_yields")
 _COLUMNS = [field.name for field in fields(SiteColumns) if field.name != "stack"]
+
+Told = TypeVar("Told", Operations, Tasks, ThreadProfile, Observations)
 
 
 class MemoryReader:
@@ -35,6 +50,7 @@ class MemoryReader:
         self._processes: dict[str, Process] = {}
         self._snapshots: dict[str, list[HeapSnapshot]] = {}
         self._metrics: dict[str, list[MetricPoint]] = {}
+        self._contents: dict[str, list[Operations | Tasks | ThreadProfile | Observations]] = {}
         self._frames: dict[int, Frame] = {}
         self._stacks: dict[int, Stack] = {}
         self._types: dict[int, str] = {}
@@ -51,6 +67,12 @@ class MemoryReader:
 
     def add_metrics(self, instance_id: str, points: Iterable[MetricPoint]) -> None:
         self._metrics.setdefault(instance_id, []).extend(points)
+
+    def add(self, instance_id: str, content: Operations | Tasks | ThreadProfile | Observations) -> None:
+        """Anything that tells of time, as an agent sends it."""
+        assert instance_id in self._processes
+        self._contents.setdefault(instance_id, []).append(content)
+        self.define(content.definitions)
 
     def define(self, definitions: Definitions) -> None:
         self._frames.update(definitions.frames)
@@ -115,6 +137,55 @@ class MemoryReader:
             if self._processes[instance].service == service and instance_id in (None, instance)
         }
 
+    def operations(
+        self, service: str, within: Span, instance_id: str | None = None
+    ) -> Mapping[str, Sequence[Operations]]:
+        return {
+            instance: sorted((replace(one, definitions=NO_DEFINITIONS) for one in some), key=lambda one: one.to_ns)
+            for instance, some in self._told(Operations, service, within, instance_id).items()
+        }
+
+    def operation_totals(self, service: str, within: Span, instance_id: str | None = None) -> Mapping[str, Operations]:
+        return {
+            instance: summed(intervals) for instance, intervals in self.operations(service, within, instance_id).items()
+        }
+
+    def tasks(self, service: str, within: Span, instance_id: str | None = None) -> Mapping[str, Sequence[Tasks]]:
+        return {
+            instance: sorted((replace(one, definitions=NO_DEFINITIONS) for one in some), key=lambda one: one.at_ns)
+            for instance, some in self._told(Tasks, service, within, instance_id).items()
+        }
+
+    def thread_time(self, service: str, within: Span, instance_id: str | None = None) -> ThreadTime:
+        rows: dict[tuple[int, str, str], tuple[int, float, float]] = {}
+        for some in self._told(ThreadProfile, service, within, instance_id).values():
+            for one in some:
+                columns = (one.stack, one.thread, one.task, one.samples, one.wall_s, one.cpu_s)
+                for stack, thread, task, *values in zip(*(column.tolist() for column in columns), strict=True):
+                    key = stack, one.names[thread], one.names[task]
+                    rows[key] = tuple(map(sum, zip(rows.get(key, (0, 0.0, 0.0)), values, strict=True)))  # type: ignore[assignment]
+        return ThreadTime(
+            stack=np.array([key[0] for key in rows], dtype=np.uint64),
+            thread=np.array([key[1] for key in rows], dtype=object),
+            task=np.array([key[2] for key in rows], dtype=object),
+            samples=np.array([values[0] for values in rows.values()], dtype=np.uint64),
+            wall_s=np.array([values[1] for values in rows.values()], dtype=np.float64),
+            cpu_s=np.array([values[2] for values in rows.values()], dtype=np.float64),
+        )
+
+    def observations(
+        self, service: str, within: Span, kinds: Sequence[str], instance_id: str | None = None
+    ) -> Sequence[Observation]:
+        told = Span(within.from_ns, within.to_ns + TOLD_LATE_S_MAX * 1_000_000_000)
+        found = [
+            replace(row, instance_id=instance)
+            for instance, some in self._told(Observations, service, told, instance_id).items()
+            for one in some
+            for row in one.rows
+            if row.at_ns < within.to_ns and (not kinds or row.kind in kinds)
+        ]
+        return sorted(found, key=lambda one: (one.at_ns, one.instance_id, one.kind, one.name))
+
     def stacks(self, ids: Iterable[int]) -> Mapping[int, Stack]:
         return {identity: self._stacks[identity] for identity in ids if identity in self._stacks}
 
@@ -125,9 +196,23 @@ class MemoryReader:
         return {identity: self._types[identity] for identity in ids if identity in self._types}
 
     def _times(self, instance: str) -> list[int]:
-        return [snapshot.header.at_ns for snapshot in self._snapshots.get(instance, [])] + [
-            point.at_ns for point in self._metrics.get(instance, [])
-        ]
+        return (
+            [snapshot.header.at_ns for snapshot in self._snapshots.get(instance, [])]
+            + [point.at_ns for point in self._metrics.get(instance, [])]
+            + [_told_at_ns(content) for content in self._contents.get(instance, [])]
+        )
+
+    def _told(
+        self, kind: type[Told], service: str, within: Span, instance_id: str | None
+    ) -> Mapping[str, Sequence[Told]]:
+        """Of the processes of a service, what of that kind was told in the range; none left out that told nothing."""
+        found: dict[str, list[Told]] = {}
+        for instance, contents in sorted(self._contents.items()):
+            if self._processes[instance].service == service and instance_id in (None, instance):
+                for one in contents:
+                    if isinstance(one, kind) and within.from_ns <= _told_at_ns(one) < within.to_ns:
+                        found.setdefault(instance, []).append(one)
+        return found
 
     def _of(self, service: str, instance_id: str | None = None) -> Iterable[tuple[str, list[HeapSnapshot]]]:
         for instance in sorted(self._processes):
@@ -155,6 +240,45 @@ def snapshots_of(series: HeapSeries, definitions: Definitions = NO_DEFINITIONS) 
         )
         found.append(HeapSnapshot(header, sites, _type_columns({}), definitions if row == 0 else NO_DEFINITIONS))
     return found
+
+
+def summed(intervals: Sequence[Operations]) -> Operations:
+    """Several intervals of one process as one."""
+    rows: dict[tuple[object, ...], Operation] = {}
+    for one in (row for interval in intervals for row in interval.rows):
+        key = one.kind, one.name, one.span_kind, one.status, one.frame, one.route, one.target
+        known = rows.get(key)
+        if known is None:
+            rows[key] = one
+        else:
+            sums = {name: getattr(known, name) + getattr(one, name) for name in _SUMS}
+            rows[key] = replace(known, duration=_both(known.duration, one.duration), **sums)
+    from_ns = min(interval.from_ns for interval in intervals)
+    return Operations(from_ns, max(interval.to_ns for interval in intervals), list(rows.values()))
+
+
+def _both(one: Histogram, other: Histogram) -> Histogram:
+    assert one.scale == other.scale, "this reader does not change scales"
+    if not one.count or not other.count:
+        return one if one.count else other
+    counts: dict[int, int] = {}
+    for part in (one, other):
+        for place, count in enumerate(part.counts.tolist()):
+            counts[part.offset + place] = counts.get(part.offset + place, 0) + count
+    low = min(counts, default=0)
+    return Histogram(
+        scale=one.scale,
+        zero_count=one.zero_count + other.zero_count,
+        offset=low,
+        counts=np.array([counts.get(low + place, 0) for place in range(max(counts, default=-1) - low + 1)], np.uint64),
+        sum_s=one.sum_s + other.sum_s,
+        min_s=min(one.min_s, other.min_s),
+        max_s=max(one.max_s, other.max_s),
+    )
+
+
+def _told_at_ns(content: Operations | Tasks | ThreadProfile | Observations) -> int:
+    return content.to_ns if isinstance(content, Operations | ThreadProfile) else content.at_ns
 
 
 def _apply(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from glassbottom_collector.model.code import Frame, Stack, stack_id, type_id
@@ -18,9 +19,10 @@ from glassbottom_collector.model.heap import (
     TypeColumns,
 )
 from glassbottom_collector.model.process import Process
-from glassbottom_collector.storage import BatchKey, Writer
+from glassbottom_collector.model.timing import Histogram, Operation, OperationKind, ThreadProfile
+from glassbottom_collector.storage import BatchKey, Content, Writer
 
-HEAP, METRICS = 1, 2
+HEAP, METRICS, OPERATIONS, TASKS, PROFILE, OBSERVATIONS = 1, 2, 3, 4, 5, 6
 S = 1_000_000_000
 MINUTE = 60 * S
 DAY = 86_400 * S
@@ -91,13 +93,63 @@ def snapshot(
     )
 
 
+def histogram(*values_s: float, scale: int = 4) -> Histogram:
+    """The histogram of some durations."""
+    positive = np.array([value for value in values_s if value > 0])
+    # The bucket i holds (base^i, base^(i+1)], so an exact power belongs to the one below it.
+    buckets = np.ceil(np.log2(positive) * 2.0**scale).astype(np.int64) - 1
+    low = int(buckets.min()) if len(buckets) else 0
+    return Histogram(
+        scale=scale,
+        zero_count=len(values_s) - len(positive),
+        offset=low,
+        counts=np.bincount(buckets - low).astype(np.uint64),
+        sum_s=float(sum(values_s)),
+        min_s=float(min(values_s, default=0.0)),
+        max_s=float(max(values_s, default=0.0)),
+    )
+
+
+def operation(name: str, *values_s: float, kind: OperationKind = OperationKind.SPAN, **fields: Any) -> Operation:
+    """What took so long; fields as in Operation, empty or zero when they are not given."""
+    texts = {"span_kind": "", "status": "ok", "route": "", "target": ""}
+    numbers = {"self_s": 0.0, "cpu_user_s": 0.0, "cpu_system_s": 0.0, "busy_s": 0.0, "alloc_bytes": 0.0}
+    whole = {"frame": 0, "cpu_count": 0, "bare_yields": 0}
+    return Operation(kind=kind, name=name, duration=histogram(*values_s), **{**texts, **numbers, **whole, **fields})
+
+
+def profile(
+    from_ns: int,
+    to_ns: int,
+    rows: Sequence[tuple[int, str, str, int, float, float]],
+    defined: Definitions | None = None,
+) -> ThreadProfile:
+    """Samples from rows of (stack, thread, task, samples, wall seconds, CPU seconds)."""
+    names = list(dict.fromkeys(name for row in rows for name in row[1:3]))
+    place = {name: index for index, name in enumerate(names)}
+    return ThreadProfile(
+        from_ns=from_ns,
+        to_ns=to_ns,
+        ticks=sum(row[3] for row in rows),
+        dropped=0,
+        stack=np.array([row[0] for row in rows], dtype=np.uint64),
+        thread=np.array([place[row[1]] for row in rows], dtype=np.uint32),
+        task=np.array([place[row[2]] for row in rows], dtype=np.uint32),
+        samples=np.array([row[3] for row in rows], dtype=np.uint32),
+        wall_s=np.array([row[4] for row in rows], dtype=np.float64),
+        cpu_s=np.array([row[5] for row in rows], dtype=np.float64),
+        names=names,
+        definitions=defined or Definitions({}, {}, {}),
+    )
+
+
 class StoreAgent:
     """One session. Every method waits until the store has answered, and raises what it raises."""
 
     def __init__(self, service: str = "checkout", instance_id: str | None = None, started_at_ns: int = NOON) -> None:
         self.session_id = uuid.uuid4().hex
         self.process = Process(service, instance_id or uuid.uuid4().hex, 42, started_at_ns, {"host.name": "box"})
-        self.seq = {HEAP: 0, METRICS: 0}
+        self.seq = dict.fromkeys((HEAP, METRICS, OPERATIONS, TASKS, PROFILE, OBSERVATIONS), 0)
 
     @property
     def instance_id(self) -> str:
@@ -112,16 +164,17 @@ class StoreAgent:
         self, writer: Writer, at_ns: int, live: Mapping[int, float], *, seq: int | None = None, **more: object
     ) -> None:
         """Appends a snapshot (arguments as snapshot()) under the next seq, or under the one given."""
-        self.seq[HEAP] = seq or self.seq[HEAP] + 1
-        key = BatchKey(self.session_id, HEAP, self.seq[HEAP])
-        content = snapshot(self.instance_id, at_ns, live, **more)  # type: ignore[arg-type]
-        wait(lambda: writer.append_heap(key, self.process, content))
+        self.append(writer, HEAP, snapshot(self.instance_id, at_ns, live, **more), seq)  # type: ignore[arg-type]
 
     def metrics(self, writer: Writer, points: list[MetricPoint], seq: int | None = None) -> None:
         """Appends readings."""
-        self.seq[METRICS] = seq or self.seq[METRICS] + 1
-        key = BatchKey(self.session_id, METRICS, self.seq[METRICS])
-        wait(lambda: writer.append_metrics(key, self.process, points))
+        self.append(writer, METRICS, points, seq)
+
+    def append(self, writer: Writer, stream: int, content: Content, seq: int | None = None) -> None:
+        """Appends anything under the next seq of its stream, or under the one given."""
+        self.seq[stream] = seq or self.seq[stream] + 1
+        key = BatchKey(self.session_id, stream, self.seq[stream])
+        wait(lambda: writer.append(key, self.process, content))
 
 
 def wait(call: object) -> object:

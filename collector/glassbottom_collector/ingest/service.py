@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import grpc
 from glassbottom.wire.v1 import ingest_pb2, ingest_pb2_grpc
@@ -18,10 +18,11 @@ from glassbottom.wire.v1 import ingest_pb2, ingest_pb2_grpc
 from .. import __version__
 from ..config import IngestConfig
 from ..errors import BadRequest, StorageError, StorageFull
-from ..model.heap import HeapSnapshot, MetricPoint
-from ..model.process import Process
-from ..storage import BYTES_PER_BATCH, BatchKey, Writer, bytes_held
-from .decode import Malformed, body_of, heap_of, metrics_of, process_of, statistics_of
+from ..model.heap import HeapSnapshot
+from ..storage import BYTES_PER_BATCH, BatchKey, Content, Writer, bytes_held, definitions_in, rows_in
+from .checks import Malformed
+from .decode import body_of, heap_of, metrics_of, process_of, statistics_of
+from .decode_time import observations_of, operations_of, profile_of, tasks_of
 from .limits import ByteBudget, IngestCounters, KnownIds, RowRate
 from .sessions import Connection, Registry
 
@@ -31,7 +32,16 @@ RETRY_AFTER_ERROR_MS = 1_000
 INLINE_BYTES_MAX = 128 * 1024
 """Larger bodies are decoded in a thread, so that one agent's first snapshot does not hold up the others."""
 
-_KNOWN_STREAMS = (ingest_pb2.STREAM_HEAP, ingest_pb2.STREAM_METRICS)
+_KNOWN_STREAMS = frozenset(
+    (
+        ingest_pb2.STREAM_HEAP,
+        ingest_pb2.STREAM_METRICS,
+        ingest_pb2.STREAM_OPERATIONS,
+        ingest_pb2.STREAM_TASKS,
+        ingest_pb2.STREAM_PROFILE,
+        ingest_pb2.STREAM_OBSERVATIONS,
+    )
+)
 
 _log = logging.getLogger(__name__)
 
@@ -252,7 +262,7 @@ class Ingest(ingest_pb2_grpc.IngestServiceServicer):
             content = await self._decode(batch, connection.process.instance_id)
             self._budget.exchange(size, held := bytes_held(content))
             size = held
-            delay_s = connection.rate.delay_s(_rows(content))
+            delay_s = connection.rate.delay_s(rows_in(content))
             if delay_s:
                 self._counters["rate_delays_total"] += 1
                 await asyncio.sleep(delay_s)
@@ -270,31 +280,36 @@ class Ingest(ingest_pb2_grpc.IngestServiceServicer):
         connection.received[stream] = seq
         connection.launched(size)
         key = BatchKey(connection.session_id, stream, seq)
-        future = asyncio.ensure_future(self._append(key, connection.process, content))
+        future = asyncio.ensure_future(self._writer.append(key, connection.process, content))
         future.add_done_callback(lambda done: self._stored(connection, key, size, content, done))
 
-    async def _decode(self, batch: ingest_pb2.Batch, instance_id: str) -> HeapSnapshot | list[MetricPoint]:
+    async def _decode(self, batch: ingest_pb2.Batch, instance_id: str) -> Content:
         now_ns = self._clock_ns()
 
-        def decode() -> HeapSnapshot | list[MetricPoint]:
+        def decode() -> Content:
             body = body_of(batch, self._limits)
-            if batch.stream == ingest_pb2.STREAM_HEAP:
-                return heap_of(body, instance_id, self._limits, now_ns, self._known)
-            return metrics_of(body, self._limits, now_ns)
+            match batch.stream:
+                case ingest_pb2.STREAM_HEAP:
+                    return heap_of(body, instance_id, self._limits, now_ns, self._known)
+                case ingest_pb2.STREAM_OPERATIONS:
+                    return operations_of(body, self._limits, now_ns, self._known)
+                case ingest_pb2.STREAM_TASKS:
+                    return tasks_of(body, self._limits, now_ns, self._known)
+                case ingest_pb2.STREAM_PROFILE:
+                    return profile_of(body, self._limits, now_ns, self._known)
+                case ingest_pb2.STREAM_OBSERVATIONS:
+                    return observations_of(body, self._limits, now_ns, self._known)
+                case _:
+                    return metrics_of(body, self._limits, now_ns)
 
         return decode() if batch.body_bytes <= INLINE_BYTES_MAX else await asyncio.to_thread(decode)
-
-    def _append(self, key: BatchKey, process: Process, content: HeapSnapshot | list[MetricPoint]) -> Awaitable[None]:
-        if isinstance(content, HeapSnapshot):
-            return self._writer.append_heap(key, process, content)
-        return self._writer.append_metrics(key, process, content)
 
     def _stored(
         self,
         connection: Connection,
         key: BatchKey,
         size: int,
-        content: HeapSnapshot | list[MetricPoint],
+        content: Content,
         done: asyncio.Future[None],
     ) -> None:
         self._budget.give(size)
@@ -302,11 +317,12 @@ class Ingest(ingest_pb2_grpc.IngestServiceServicer):
             case None:
                 self._counters["batches_acked_total"] += 1
                 connection.ack(key.stream, key.seq)
-                if isinstance(content, HeapSnapshot):
-                    for ids in (content.definitions.frames, content.definitions.stacks, content.definitions.types):
+                defined = definitions_in(content)
+                if defined is not None:
+                    for ids in (defined.frames, defined.stacks, defined.types):
                         self._known.add(ids)
-                    if content.header.complete:
-                        connection.snapshot_stored(content.header.at_ns)
+                if isinstance(content, HeapSnapshot) and content.header.complete:
+                    connection.snapshot_stored(content.header.at_ns)
             case BadRequest() as error:
                 self._counters["batches_rejected_total"] += 1
                 connection.reject(key.stream, key.seq, str(error))
@@ -317,10 +333,6 @@ class Ingest(ingest_pb2_grpc.IngestServiceServicer):
                     connection.send(_throttle(RETRY_AFTER_FULL_MS if full else RETRY_AFTER_ERROR_MS, str(error)))
                 connection.end(grpc.StatusCode.UNAVAILABLE, str(error))
         connection.landed(size)
-
-
-def _rows(content: HeapSnapshot | list[MetricPoint]) -> int:
-    return len(content) if isinstance(content, list) else len(content.sites) + len(content.types)
 
 
 def _throttle(retry_after_ms: int, reason: str) -> ingest_pb2.SessionResponse:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..model.code import Frame, Stack
-from ..model.heap import HeapSeries, HeapSnapshot, HeapState, MetricPoint, SnapshotHeader
+from ..model.heap import Definitions, HeapSeries, HeapSnapshot, HeapState, MetricPoint, SnapshotHeader
 from ..model.process import Process, ProcessSeen, Span
 from ..model.timing import Observation, Observations, Operations, Tasks, ThreadProfile, ThreadTime
 
@@ -23,6 +23,12 @@ look further back for the mark a repeated batch has left."""
 
 EARLY_S_MAX = 3600
 """How far the time of a batch may lie ahead of the clock of the store."""
+
+INTERVAL_S_MAX = 2 * 3600
+"""Longest interval that one batch may sum up. Agents may be told to send once an hour, and be late."""
+
+TOLD_LATE_S_MAX = 3600
+"""How long after a range an observation that began in it may have been told, and still belong to it."""
 
 
 @dataclass(frozen=True)
@@ -46,20 +52,58 @@ BYTES_PER_BATCH = 500
 _BYTES_PER_SITE = 80
 _BYTES_PER_TYPE = 36
 _BYTES_PER_POINT = 400
+_BYTES_PER_OPERATION = 1300
+_BYTES_PER_BUCKET = 8
+_BYTES_PER_GROUP = 1000
+_BYTES_PER_LOOP = 1000
+_BYTES_PER_EDGE = 150
+_BYTES_PER_SAMPLE = 36
+_BYTES_PER_NAME = 100
+_BYTES_PER_OBSERVATION = 1500
 _BYTES_PER_DEFINITION = 500
 
 
-def bytes_held(content: HeapSnapshot | Sequence[MetricPoint]) -> int:
+def bytes_held(content: Content) -> int:
     """Roughly what a decoded batch holds in memory: the measure of every bound on batches that wait."""
-    if not isinstance(content, HeapSnapshot):
-        return BYTES_PER_BATCH + _BYTES_PER_POINT * len(content)
-    defined = content.definitions
-    return (
-        BYTES_PER_BATCH
-        + _BYTES_PER_SITE * len(content.sites)
-        + _BYTES_PER_TYPE * len(content.types)
-        + _BYTES_PER_DEFINITION * (len(defined.frames) + len(defined.stacks) + len(defined.types))
-    )
+    match content:
+        case HeapSnapshot():
+            size = _BYTES_PER_SITE * len(content.sites) + _BYTES_PER_TYPE * len(content.types)
+        case Operations():
+            buckets = sum(len(row.duration.counts) for row in content.rows)
+            size = _BYTES_PER_OPERATION * len(content.rows) + _BYTES_PER_BUCKET * buckets
+        case Tasks():
+            frames = sum(len(group.path) for group in content.groups)
+            buckets = sum(len(loop.lag.counts) for loop in content.loops)
+            size = _BYTES_PER_GROUP * len(content.groups) + _BYTES_PER_LOOP * len(content.loops)
+            size += _BYTES_PER_EDGE * len(content.edges) + _BYTES_PER_BUCKET * (buckets + 5 * frames)
+        case ThreadProfile():
+            size = _BYTES_PER_SAMPLE * len(content) + sum(_BYTES_PER_NAME + len(name) for name in content.names)
+        case Observations():
+            size = _BYTES_PER_OBSERVATION * len(content.rows)
+            size += sum(len(value) for row in content.rows for value in row.attributes.values())
+        case _:
+            size = _BYTES_PER_POINT * len(content)
+    defined = definitions_in(content)
+    count = 0 if defined is None else len(defined.frames) + len(defined.stacks) + len(defined.types)
+    return BYTES_PER_BATCH + size + _BYTES_PER_DEFINITION * count
+
+
+def rows_in(content: Content) -> int:
+    """Rows a decoded batch takes in the store: the measure of what an agent may send in a second."""
+    match content:
+        case HeapSnapshot():
+            return len(content.sites) + len(content.types)
+        case Operations() | Observations():
+            return len(content.rows)
+        case Tasks():
+            return len(content.loops) + len(content.groups) + len(content.edges)
+        case _:
+            return len(content)
+
+
+def definitions_in(content: Content) -> Definitions | None:
+    """What a decoded batch defines; None for readings, which define nothing."""
+    return None if isinstance(content, Sequence) else content.definitions
 
 
 class Writer(Protocol):
@@ -116,7 +160,16 @@ class Reader(Protocol):
     def operations(
         self, service: str, within: Span, instance_id: str | None = None
     ) -> Mapping[str, Sequence[Operations]]:
-        """Intervals that end in the range, by instance id and time. Without definitions."""
+        """Intervals that end in the range, by instance id and time. Without definitions.
+
+        For short ranges: a busy process has some hundred rows every ten seconds.
+        """
+        ...
+
+    def operation_totals(self, service: str, within: Span, instance_id: str | None = None) -> Mapping[str, Operations]:
+        """As operations(), with all intervals of an instance summed up into one: a row per kind, name, span kind,
+        status, frame, route and target. It reaches from the first moment of the first interval to the last of the last.
+        """
         ...
 
     def tasks(self, service: str, within: Span, instance_id: str | None = None) -> Mapping[str, Sequence[Tasks]]:
@@ -130,7 +183,11 @@ class Reader(Protocol):
     def observations(
         self, service: str, within: Span, kinds: Sequence[str], instance_id: str | None = None
     ) -> Sequence[Observation]:
-        """Observations of these kinds (all when empty) in the range, by time."""
+        """Observations of these kinds (all when empty) in the range, by time.
+
+        In the range is what began before its end and was told in it, or within TOLD_LATE_S_MAX after it: a request of
+        an hour that ended just now belongs to the last minute.
+        """
         ...
 
     def stacks(self, ids: Iterable[int]) -> Mapping[int, Stack]:

@@ -7,72 +7,92 @@ or pandas.
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...model.code import Frame, Stack
 from ...model.heap import Definitions, HeapSnapshot, MetricPoint, SiteColumns, TypeColumns
 from ...model.process import Process
-from .. import BatchKey, bytes_held
-
-Columns = dict[str, NDArray[Any]]
+from ...model.timing import Observations, Operations, Tasks, ThreadProfile
+from .. import BatchKey, Content, bytes_held, definitions_in, rows_in
+from . import columns_time
+from .arrays import Columns, ids, packed_ids, text
 
 SITE = tuple(SiteColumns.__dataclass_fields__)
 TYPE = tuple(TypeColumns.__dataclass_fields__)
 
 
 @dataclass(frozen=True)
-class Content:
-    """What one batch stores: a snapshot, or readings."""
+class Arrival:
+    """A batch to be stored. at_ns: its time, which decides the file it goes to; the end of an interval."""
 
     key: BatchKey
     process: Process
     at_ns: int
-    heap: HeapSnapshot | None = None
-    points: Sequence[MetricPoint] = ()
+    content: Content
+
+    @classmethod
+    def of(cls, key: BatchKey, process: Process, content: Content, now_ns: int) -> Arrival:
+        """With the time of its content; readings of one batch are of one moment, and without any it is now_ns."""
+        match content:
+            case HeapSnapshot():
+                at_ns = content.header.at_ns
+            case Operations() | ThreadProfile():
+                at_ns = content.to_ns
+            case Tasks() | Observations():
+                at_ns = content.at_ns
+            case _:
+                at_ns = content[0].at_ns if content else now_ns
+        return cls(key, process, at_ns, content)
 
     @property
     def rows(self) -> int:
         """Rows in the large tables."""
-        heap = 0 if self.heap is None else len(self.heap.sites) + len(self.heap.types)
-        return heap + len(self.points)
+        return rows_in(self.content)
 
     @property
     def bytes(self) -> int:
         """Roughly what it holds in memory."""
-        return bytes_held(self.points if self.heap is None else self.heap)
+        return bytes_held(self.content)
 
 
-def day_tables(contents: Sequence[Content], batches: Sequence[int]) -> dict[str, Columns]:
-    """Table name to columns, tables without rows left out; batches are the numbers of the contents."""
-    heaps = [(batch, content.heap) for batch, content in zip(batches, contents, strict=True) if content.heap]
-    points = [(batch, point) for batch, content in zip(batches, contents, strict=True) for point in content.points]
+def day_tables(arrivals: Sequence[Arrival], batches: Sequence[int]) -> dict[str, Columns]:
+    """Table name to columns, tables without rows left out; batches are the numbers of the arrivals."""
     tables = {
         "batch": {
             "batch": np.array(batches, dtype=np.int64),
-            "session_id": text(content.key.session_id for content in contents),
-            "stream": np.array([content.key.stream for content in contents], dtype=np.uint8),
-            "seq": np.array([content.key.seq for content in contents], dtype=np.uint64),
-            "instance_id": text(content.process.instance_id for content in contents),
-            "at_ns": np.array([content.at_ns for content in contents], dtype=np.int64),
+            "session_id": text(one.key.session_id for one in arrivals),
+            "stream": np.array([one.key.stream for one in arrivals], dtype=np.uint8),
+            "seq": np.array([one.key.seq for one in arrivals], dtype=np.uint64),
+            "instance_id": text(one.process.instance_id for one in arrivals),
+            "at_ns": np.array([one.at_ns for one in arrivals], dtype=np.int64),
         }
     }
-    if heaps:
-        tables["heap_snapshot"] = _snapshots(heaps)
-        tables["heap_site"] = _stacked(heaps, "sites", SITE)
-        tables["heap_type"] = _stacked(heaps, "types", TYPE)
-    if points:
-        tables["metric"] = {
-            "batch": np.array([batch for batch, _ in points], dtype=np.int64),
-            "name": text(point.name for _, point in points),
-            "attributes": text(json.dumps(dict(point.attributes)) for _, point in points),
-            "value": np.array([point.value for _, point in points], dtype=np.float64),
-        }
+    alike: dict[Callable[[Any], dict[str, Columns]], list[tuple[int, str, Any]]] = {}
+    for batch, one in zip(batches, arrivals, strict=True):
+        alike.setdefault(_tables_of(one.content), []).append((batch, one.process.instance_id, one.content))
+    for make, some in alike.items():
+        tables.update(make(some))
     return {name: columns for name, columns in tables.items() if len(columns["batch"])}
+
+
+def _tables_of(content: Content) -> Callable[[Any], dict[str, Columns]]:
+    match content:
+        case HeapSnapshot():
+            return _heap
+        case Operations():
+            return columns_time.operations
+        case Tasks():
+            return columns_time.tasks
+        case ThreadProfile():
+            return columns_time.profiles
+        case Observations():
+            return columns_time.observations
+        case _:
+            return _metrics
 
 
 def process_columns(processes: Sequence[tuple[Process, str]]) -> Columns:
@@ -92,27 +112,24 @@ def meta_tables(definitions: Definitions) -> dict[str, Columns]:
     tables = {
         "frame": _frames(definitions.frames),
         "stack": _stacks(definitions.stacks),
-        "type": {"id": _ids(definitions.types), "name": text(definitions.types.values())},
+        "type": {"id": ids(definitions.types), "name": text(definitions.types.values())},
     }
     return {name: columns for name, columns in tables.items() if len(columns["id"])}
 
 
-def text(values: Iterable[str]) -> NDArray[Any]:
-    """A column of text."""
-    listed = list(values)
-    column = np.empty(len(listed), dtype=object)
-    column[:] = listed
-    return column
-
-
-SELECTED = {"stack": "* REPLACE (unhex(frames) AS frames)"}
+SELECTED = {
+    "stack": "* REPLACE (unhex(frames) AS frames)",
+    "operation": "* REPLACE (unhex(buckets) AS buckets)",
+    "task_loop": "* REPLACE (unhex(buckets) AS buckets)",
+    "task_group": "* REPLACE (unhex(path) AS path)",
+}
 """What to select from the columns of a table, where it is not all of them as they are: engines before 2.0 take bytes
 in numpy columns for text."""
 
 
-def definitions_of(contents: Sequence[Content], known: Container[int]) -> Definitions:
-    """What the contents define and is not known yet, each once."""
-    defined = [content.heap.definitions for content in contents if content.heap is not None]
+def definitions_of(arrivals: Sequence[Arrival], known: Container[int]) -> Definitions:
+    """What the arrivals define and is not known yet, each once."""
+    defined = [part for one in arrivals if (part := definitions_in(one.content)) is not None]
     return Definitions(
         frames={key: frame for part in defined for key, frame in part.frames.items() if key not in known},
         stacks={key: stack for part in defined for key, stack in part.stacks.items() if key not in known},
@@ -120,10 +137,30 @@ def definitions_of(contents: Sequence[Content], known: Container[int]) -> Defini
     )
 
 
-def _snapshots(heaps: Sequence[tuple[int, HeapSnapshot]]) -> Columns:
-    headers = [heap.header for _, heap in heaps]
+def _heap(heaps: Sequence[tuple[int, str, HeapSnapshot]]) -> dict[str, Columns]:
     return {
-        "batch": np.array([batch for batch, _ in heaps], dtype=np.int64),
+        "heap_snapshot": _snapshots(heaps),
+        "heap_site": _stacked(heaps, "sites", SITE),
+        "heap_type": _stacked(heaps, "types", TYPE),
+    }
+
+
+def _metrics(batches: Sequence[tuple[int, str, Sequence[MetricPoint]]]) -> dict[str, Columns]:
+    points = [(batch, point) for batch, _, some in batches for point in some]
+    return {
+        "metric": {
+            "batch": np.array([batch for batch, _ in points], dtype=np.int64),
+            "name": text(point.name for _, point in points),
+            "attributes": text(json.dumps(dict(point.attributes)) for _, point in points),
+            "value": np.array([point.value for _, point in points], dtype=np.float64),
+        }
+    }
+
+
+def _snapshots(heaps: Sequence[tuple[int, str, HeapSnapshot]]) -> Columns:
+    headers = [heap.header for _, _, heap in heaps]
+    return {
+        "batch": np.array([batch for batch, _, _ in heaps], dtype=np.int64),
         "instance_id": text(header.instance_id for header in headers),
         "at_ns": np.array([header.at_ns for header in headers], dtype=np.int64),
         "epoch": np.array([header.epoch for header in headers], dtype=np.uint32),
@@ -132,15 +169,15 @@ def _snapshots(heaps: Sequence[tuple[int, HeapSnapshot]]) -> Columns:
         "window_share": np.array([header.window_share for header in headers], dtype=np.float64),
         "live_bytes": np.array([header.live_bytes for header in headers], dtype=np.float64),
         "live_bytes_variance": np.array([header.live_bytes_variance for header in headers], dtype=np.float64),
-        "site_rows": np.array([len(heap.sites) for _, heap in heaps], dtype=np.uint32),
-        "type_rows": np.array([len(heap.types) for _, heap in heaps], dtype=np.uint32),
+        "site_rows": np.array([len(heap.sites) for _, _, heap in heaps], dtype=np.uint32),
+        "type_rows": np.array([len(heap.types) for _, _, heap in heaps], dtype=np.uint32),
     }
 
 
-def _stacked(heaps: Sequence[tuple[int, HeapSnapshot]], part: str, names: tuple[str, ...]) -> Columns:
-    parts = [getattr(heap, part) for _, heap in heaps]
+def _stacked(heaps: Sequence[tuple[int, str, HeapSnapshot]], part: str, names: tuple[str, ...]) -> Columns:
+    parts = [getattr(heap, part) for _, _, heap in heaps]
     lengths = [len(columns) for columns in parts]
-    stacked: Columns = {"batch": np.repeat(np.array([batch for batch, _ in heaps], dtype=np.int64), lengths)}
+    stacked: Columns = {"batch": np.repeat(np.array([batch for batch, _, _ in heaps], dtype=np.int64), lengths)}
     for name in names:
         stacked[name] = np.concatenate([getattr(columns, name) for columns in parts])
     return stacked
@@ -148,7 +185,7 @@ def _stacked(heaps: Sequence[tuple[int, HeapSnapshot]], part: str, names: tuple[
 
 def _frames(frames: Mapping[int, Frame]) -> Columns:
     return {
-        "id": _ids(frames),
+        "id": ids(frames),
         "function": text(frame.function for frame in frames.values()),
         "file": text(frame.file for frame in frames.values()),
         "line": np.array([frame.line for frame in frames.values()], dtype=np.uint32),
@@ -157,11 +194,8 @@ def _frames(frames: Mapping[int, Frame]) -> Columns:
 
 def _stacks(stacks: Mapping[int, Stack]) -> Columns:
     return {
-        "id": _ids(stacks),
-        "frames": text(np.array(stack.frames, dtype="<u8").tobytes().hex() for stack in stacks.values()),
+        "id": ids(stacks),
+        "frames": text(packed_ids(stack.frames) for stack in stacks.values()),
         "truncated": np.array([stack.truncated for stack in stacks.values()], dtype=np.bool_),
+        "label": text(stack.label for stack in stacks.values()),
     }
-
-
-def _ids(ids: Iterable[int]) -> NDArray[np.uint64]:
-    return np.fromiter(ids, dtype=np.uint64)

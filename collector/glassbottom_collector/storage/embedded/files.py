@@ -29,7 +29,9 @@ import duckdb
 from ...config import StorageConfig
 from ...errors import StorageError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""1: heap and metrics. 2: labels of stacks, operations, tasks, threads, observations. Older files are brought up to
+date where they are opened; their data stay as they are."""
 META = "meta"
 
 _DAY_PREFIX = "day="
@@ -274,10 +276,12 @@ class Files:
 
     def _attach_meta(self) -> str:
         self._root.execute(f"ATTACH {_quoted(self._meta_path)} AS {META}")
-        if not self._has_table(META, "store"):
-            self._create(META, "meta.sql")
-            row = [uuid.uuid4().hex, SCHEMA_VERSION, self._clock_ns()]
-            self._root.execute(f"INSERT INTO {META}.store VALUES (?, ?, ?)", row)
+        found = self._version(META, "store", "schema_version")
+        if found is None:
+            row = f"'{uuid.uuid4().hex}', {SCHEMA_VERSION}, {self._clock_ns()}"
+            self._run_script(META, "meta.sql", f"INSERT INTO store VALUES ({row})")
+        elif found < SCHEMA_VERSION:
+            self._run_script(META, "meta.sql", f"UPDATE store SET schema_version = {SCHEMA_VERSION}")
         store_id, version = self._root.execute(f"SELECT id, schema_version FROM {META}.store").fetchall()[0]
         if version > SCHEMA_VERSION:
             raise StorageError(
@@ -321,28 +325,42 @@ class Files:
         try:
             self._root.execute(f"ATTACH {_quoted(held.path)} AS {alias}")
             held.attached = True
-            if not self._has_table(alias, "schema"):
-                self._create(alias, "day.sql")
-                self._root.execute(f"INSERT INTO {alias}.schema VALUES ({SCHEMA_VERSION})")
-            ((version,),) = self._root.execute(f"SELECT version FROM {alias}.schema").fetchall()
+            version = self._version(alias, "schema", "version")
+            if version is None:
+                self._run_script(alias, "day.sql", f"INSERT INTO schema VALUES ({SCHEMA_VERSION})")
+            elif version < SCHEMA_VERSION:
+                self._run_script(alias, "day.sql", f"UPDATE schema SET version = {SCHEMA_VERSION}")
         except duckdb.Error as error:
             self._detach(day, held)
             self.examine()
             return error
-        if version > SCHEMA_VERSION:
+        if version is not None and version > SCHEMA_VERSION:
             self._detach(day, held)
             raise StorageError(f"The data of {day} was written by a newer glassbottom; install that to read it.")
         return None
 
-    def _create(self, alias: str, script: str) -> None:
+    def _run_script(self, alias: str, script: str, then: str) -> None:
+        """Creates what the file lacks and says so in it, in one transaction: after a crash it is done or not begun."""
         text = resources.files(__package__).joinpath(script).read_text(encoding="utf-8")
         with self._root.cursor() as cursor:
             cursor.execute(f"USE {alias}")
-            cursor.execute(f"BEGIN; {text}; COMMIT")
+            cursor.execute("BEGIN")
+            try:
+                cursor.execute(text)
+                cursor.execute(then)
+                cursor.execute("COMMIT")
+            except duckdb.Error:
+                with contextlib.suppress(duckdb.Error):
+                    cursor.execute("ROLLBACK")
+                raise
 
-    def _has_table(self, alias: str, table: str) -> bool:
+    def _version(self, alias: str, table: str, column: str) -> int | None:
+        """The version a file says it has; None when it is new."""
         query = "SELECT count(*) FROM duckdb_tables() WHERE database_name = ? AND table_name = ?"
-        return bool(self._root.execute(query, [alias, table]).fetchall()[0][0])
+        if not self._root.execute(query, [alias, table]).fetchall()[0][0]:
+            return None
+        rows = self._root.execute(f"SELECT {column} FROM {alias}.{table}").fetchall()
+        return int(rows[0][0]) if rows else None
 
     def _detach_surplus(self) -> None:
         attached = [(held.used, day, held) for day, held in self._days.items() if held.attached]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from ...config import CommitConfig
 from ...errors import StorageError, StorageFull
 from ...model.process import Process
-from .columns import Content
+from .columns import Arrival
 
 LANES_REFUSED_MAX = 50_000
 """Lanes remembered as refused; each is forgotten when its session is opened again."""
@@ -30,21 +30,21 @@ class Request:
     session_id: str
     process: Process
     agent_version: str
-    content: Content | None
+    content: Arrival | None
     rows: int
     bytes: int
     queued_s: float
     future: asyncio.Future[Mapping[int, int] | None]
 
     @classmethod
-    def now(cls, session_id: str, process: Process, agent_version: str, content: Content | None) -> Request:
+    def now(cls, session_id: str, process: Process, agent_version: str, content: Arrival | None) -> Request:
         """A request to be answered in the event loop that runs now."""
         rows, size = (0, 0) if content is None else (content.rows, content.bytes)
         future = asyncio.get_running_loop().create_future()
         return cls(session_id, process, agent_version, content, rows, size, time.monotonic(), future)
 
     @property
-    def data(self) -> Content:
+    def data(self) -> Arrival:
         """The content of a request that has one."""
         assert self.content is not None
         return self.content

@@ -5,31 +5,28 @@ complete snapshot on. Agents send a complete one at least every twenty intervals
 interval is at most five minutes: LOOKBACK_S covers that and a lost one. A heap whose last complete snapshot lies
 further back is shown from what there is.
 
-Days are read one after the other, so that a question about a month does not hold a month of files open. A day that
-cannot be read is left out of the answer and reported in the store's problems.
+What tells of time is in reader_time.py.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
-import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import StorageError
 from ...model.code import Frame, Stack
 from ...model.heap import HeapSeries, HeapState, MetricPoint, SnapshotHeader
 from ...model.process import Process, ProcessSeen, Span
+from .arrays import Columns, text, unpacked_ids
 from .carry import latest, matrices
-from .columns import SITE, TYPE, Columns, text
-from .files import META, Files, days_between, is_damage
+from .columns import SITE, TYPE
+from .reader_time import TimeReader
 
 ALIVE_S = 600
 """A process without a snapshot for so long is not part of the heap at a moment."""
@@ -41,8 +38,6 @@ SERIES_CELLS_MAX = 2_000_000
 """Snapshots times stacks of one series; a longer one is thinned evenly, each point still being exact."""
 
 _ROWS_AT_ONCE = 1_500_000
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -79,11 +74,8 @@ class _Heads:
         )
 
 
-class EmbeddedReader:
+class EmbeddedReader(TimeReader):
     """The `Reader` of the embedded store. Raises StorageError when a file cannot be opened now."""
-
-    def __init__(self, files: Files) -> None:
-        self._files = files
 
     def services(self, within: Span) -> Sequence[str]:
         """Names of services with data in the range, sorted."""
@@ -186,9 +178,9 @@ class EmbeddedReader:
         """Definitions of the call paths that are known."""
         rows = self._meta("stack", ids)
         return {
-            identity: Stack(identity, tuple(np.frombuffer(bytes(frames), dtype="<u8").tolist()), bool(truncated))
-            for identity, frames, truncated in zip(
-                rows["id"].tolist(), rows["frames"], rows["truncated"].tolist(), strict=True
+            identity: Stack(identity, unpacked_ids(frames), truncated, label)
+            for identity, frames, truncated, label in zip(
+                *(rows[name].tolist() for name in ("id", "frames", "truncated", "label")), strict=True
             )
         }
 
@@ -254,47 +246,6 @@ class EmbeddedReader:
         narrow = np.uint16 if len(heads) <= 2**16 else np.intp
         order = np.argsort(rows["at"].astype(narrow), kind="stable")
         return {name: column[order] for name, column in rows.items()}
-
-    def _meta(self, table: str, ids: Iterable[int]) -> Columns:
-        wanted = {"id": np.fromiter(ids, dtype=np.uint64)}
-        return self._fetch(f"SELECT * FROM {META}.{table} WHERE id IN (SELECT id FROM wanted)", [], wanted)
-
-    def _each_day(
-        self, within: Span, query: str, parameters: Sequence[object], wanted: Columns | None = None
-    ) -> Iterator[tuple[str, Columns]]:
-        first, last = days_between(within.from_ns, within.to_ns)
-        for day in self._files.days():
-            if first <= day <= last:
-                rows = self._query(day, query, parameters, wanted)
-                if rows is not None:
-                    yield day, rows
-
-    def _query(
-        self, day: str, query: str, parameters: Sequence[object], wanted: Columns | None = None
-    ) -> Columns | None:
-        try:
-            with self._files.day(day) as alias:
-                return None if alias is None else self._fetch(query.format(day=alias), parameters, wanted)
-        except duckdb.Error as error:
-            if not is_damage(error):
-                self._files.examine()
-                raise StorageError(f"The data of {day} cannot be read now: {str(error).splitlines()[0]}") from None
-            _log.exception("damage found in the data of %s", day)
-            self._files.suspect(day, str(error).splitlines()[0])
-            return None
-
-    def _fetch(
-        self,
-        query: str,
-        parameters: Sequence[object],
-        wanted: Columns | None = None,  # noqa: ARG002
-    ) -> Columns:
-        """wanted: what the query may select from by that name; the engine finds it by the name of this argument."""
-        with self._files.cursor() as cursor:
-            return {
-                name: np.asarray(column)
-                for name, column in cursor.execute(query, list(parameters)).fetchnumpy().items()
-            }
 
 
 _KINDS = {

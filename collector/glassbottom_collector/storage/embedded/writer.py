@@ -29,10 +29,10 @@ import duckdb
 
 from ...config import StorageConfig
 from ...errors import BadRequest, CollectorError, StorageError, StorageFull
-from ...model.heap import HeapSnapshot, MetricPoint
 from ...model.process import Process
-from .. import EARLY_S_MAX, LATE_S_MAX, BatchKey
-from .columns import SELECTED, Columns, Content, day_tables, definitions_of, meta_tables, process_columns, text
+from .. import EARLY_S_MAX, LATE_S_MAX, BatchKey, Content
+from .arrays import Columns, text
+from .columns import SELECTED, Arrival, day_tables, definitions_of, meta_tables, process_columns
 from .files import META, Files, day_of, is_damage, is_full
 from .queue import Request, RequestQueue
 
@@ -106,14 +106,11 @@ class EmbeddedWriter:
         self._queue.put(request)
         return cast("Awaitable[Mapping[int, int]]", request.future)
 
-    def append_heap(self, key: BatchKey, process: Process, snapshot: HeapSnapshot) -> Awaitable[None]:
+    def append(self, key: BatchKey, process: Process, content: Content) -> Awaitable[None]:
         """Raises StorageFull, StorageError, and BadRequest for a batch that no attempt will store."""
-        return self._append(Content(key, process, snapshot.header.at_ns, heap=snapshot))
-
-    def append_metrics(self, key: BatchKey, process: Process, points: Sequence[MetricPoint]) -> Awaitable[None]:
-        """Raises as append_heap. Points of one batch are of one moment, that of the first."""
-        at_ns = points[0].at_ns if points else self._clock_ns()
-        return self._append(Content(key, process, at_ns, points=points))
+        request = Request.now(key.session_id, process, "", Arrival.of(key, process, content, self._clock_ns()))
+        self._queue.put(request)
+        return cast("Awaitable[None]", request.future)
 
     def hurry(self) -> None:
         """From now on everything is committed as soon as it comes: the end is near."""
@@ -128,11 +125,6 @@ class EmbeddedWriter:
         """Counters and gauges by name."""
         waiting, size = self._queue.waiting()
         return self.counters | self._queue.counters | {"queue_batches": waiting, "queue_bytes": size}
-
-    def _append(self, content: Content) -> Awaitable[None]:
-        request = Request.now(content.key.session_id, content.process, "", content)
-        self._queue.put(request)
-        return cast("Awaitable[None]", request.future)
 
     # The writer's thread
 
@@ -251,8 +243,8 @@ class EmbeddedWriter:
                 with self._files.cursor() as cursor:
                     self._batch_next[day] = cursor.execute(query).fetchall()[0][0]
             first = self._batch_next[day]
-            contents = [request.data for request in chosen]
-            tables = day_tables(contents, range(first, first + len(contents)))
+            arrivals = [request.data for request in chosen]
+            tables = day_tables(arrivals, range(first, first + len(arrivals)))
             newcomers = {
                 (day, request.process.instance_id, request.process.service, version): (request.process, version)
                 for request in chosen
@@ -263,7 +255,7 @@ class EmbeddedWriter:
             if newcomers:
                 tables["process"] = process_columns(list(newcomers.values()))
             self._insert({f"{alias}.{table}": columns for table, columns in tables.items()})
-        self._batch_next[day] = first + len(contents)
+        self._batch_next[day] = first + len(arrivals)
         self._introduced.update(newcomers)
         if len(self._introduced) > PROCESSES_REMEMBERED_MAX:
             self._introduced = set(newcomers)  # a process told twice is harmless
