@@ -85,6 +85,7 @@ HOMES = {
         "duckdb": {"storage.embedded"},
         "yaml": {"config"},
         "rich": {"cli", "demo"},
+        "textual": {"cli.live"},
         "uvloop": {"server"},
         "fastapi": {"demo"},
         "uvicorn": {"demo"},
