@@ -27,7 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser, formats: Sequence[str] = TABL
     """Declares `-o FORMAT` and `--output FILE`."""
     group = parser.add_argument_group("output")
     group.add_argument(
-        "-o", "--format", choices=formats, metavar="FORMAT", default="table", help=f"{', '.join(formats)} (table)"
+        "-o",
+        "--format",
+        choices=formats,
+        metavar="FORMAT",
+        default=formats[0],
+        help=f"{', '.join(formats)} ({formats[0]})",
     )
     group.add_argument("--output", metavar="FILE", type=Path, help="write there instead of standard output")
 

@@ -5,13 +5,14 @@ A difference has two numbers per line, before and after, which is what difffolde
 
 from __future__ import annotations
 
-from ..profile import Code, Profile, whole
+from ..profile import Code, Profile
 
 
 def encode(profile: Profile) -> str:
-    """`outer (file:line);inner (file:line) bytes` per call path that holds something, largest first."""
-    after = whole([path.values.live_bytes for path in profile.paths], profile.totals.live_bytes)
-    before = whole([path.values.before_live_bytes for path in profile.paths], profile.before.live_bytes)
+    """`outer (file:line);inner (file:line) value` per call path that has one, in the unit of profile.shown."""
+    profile = profile.unlabelled()
+    after = profile.column(profile.shown)
+    before = profile.column(profile.shown, before=True) if profile.is_difference else [0] * len(after)
     names = [_name(code) for code in profile.codes]
     lines = []
     for path, now, then in zip(profile.paths, after, before, strict=True):

@@ -15,8 +15,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from importlib.resources import files
 
-from ..profile import Profile, whole
-from ..text import moment
+from ..profile import Profile
 
 _POLICY = "default-src 'none'; script-src {script}; style-src {style}; base-uri 'none'; form-action 'none'"
 
@@ -25,43 +24,22 @@ def encode(profile: Profile) -> str:
     """The page."""
     page = files(__package__).joinpath("flamegraph.html").read_text(encoding="utf-8")
     policy = _POLICY.format(script=_hash_of("script", page), style=_hash_of("style", page))
-    parts = {"policy": policy, "title": html.escape(_title(profile)), "data": _inert(_data(profile))}
+    parts = {"policy": policy, "title": html.escape(profile.title), "data": _inert(_data(profile))}
     # One pass, so that data cannot contain a placeholder that is filled afterwards.
     return re.sub(r"\{\{(policy|title|data)\}\}", lambda match: parts[match[1]], page)
-
-
-def _title(profile: Profile) -> str:
-    if profile.is_difference:
-        return f"{profile.service}: heap from {moment(profile.before_ns)} to {moment(profile.at_ns)}"
-    return f"{profile.service}: heap at {moment(profile.at_ns)}"
 
 
 def _data(profile: Profile) -> dict[str, object]:
     """What the script draws: `columns` name the values of each path, `stacks` are indexes into `codes`, outermost
     first. In a difference the columns come in pairs, after and before."""
-    live_bytes = whole([path.values.live_bytes for path in profile.paths], profile.totals.live_bytes)
-    live_objects = whole([path.values.live_objects for path in profile.paths], profile.totals.live_objects)
-    columns: list[tuple[str, str, Sequence[int]]]
-    if profile.is_difference:
-        bytes_before = whole([path.values.before_live_bytes for path in profile.paths], profile.before.live_bytes)
-        objects_before = whole([path.values.before_live_objects for path in profile.paths], profile.before.live_objects)
-        columns = [
-            ("live bytes", "bytes", live_bytes),
-            ("live bytes before", "bytes", bytes_before),
-            ("live objects", "count", live_objects),
-            ("live objects before", "count", objects_before),
-        ]
-    else:
-        alloc_bytes = whole([path.values.alloc_bytes for path in profile.paths])
-        alloc_objects = whole([path.values.alloc_objects for path in profile.paths])
-        columns = [
-            ("live bytes", "bytes", live_bytes),
-            ("live objects", "count", live_objects),
-            ("allocated bytes since sampling began", "bytes", alloc_bytes),
-            ("allocated objects since sampling began", "count", alloc_objects),
-        ]
+    profile = profile.unlabelled()
+    columns: list[tuple[str, str, Sequence[int]]] = []
+    for measure in profile.measures_shown_first:
+        columns.append((measure.title, measure.unit, profile.column(measure)))
+        if profile.is_difference:
+            columns.append((f"{measure.title} before", measure.unit, profile.column(measure, before=True)))
     return {
-        "title": _title(profile),
+        "title": profile.title,
         "difference": profile.is_difference,
         "columns": [{"name": name, "unit": unit} for name, unit, _ in columns],
         "codes": [list(code) for code in profile.codes],

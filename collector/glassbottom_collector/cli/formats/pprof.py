@@ -12,13 +12,9 @@ from collections.abc import Sequence
 
 from glassbottom_collector.pprof.v1 import profile_pb2
 
-from ..profile import CallPath, Profile, whole
+from ..profile import CallPath, Profile
 from ..text import moment
 
-# In the order, and with the names, that Go's own heap profiles have; viewers look for these words.
-ALLOCATED = (("alloc_objects", "count"), ("alloc_space", "bytes"))
-LIVE = (("inuse_objects", "count"), ("inuse_space", "bytes"))
-DEFAULT_SAMPLE_TYPE = "inuse_space"
 BASE_LABEL = ("pprof::base", "true")
 
 
@@ -31,15 +27,13 @@ def build(profile: Profile) -> profile_pb2.Profile:
     """The profile as a message."""
     text = _Strings()
     message = profile_pb2.Profile(
-        # Allocations are counted since the sampler began, so a difference of them says nothing about its two moments.
         sample_type=[
-            profile_pb2.ValueType(type=text(name), unit=text(unit))
-            for name, unit in (LIVE if profile.is_difference else ALLOCATED + LIVE)
+            profile_pb2.ValueType(type=text(measure.name), unit=text(measure.unit)) for measure in profile.measures
         ],
-        default_sample_type=text(DEFAULT_SAMPLE_TYPE),
-        period_type=profile_pb2.ValueType(type=text("space"), unit=text("bytes")),
-        period=round(profile.interval_bytes),
-        time_nanos=profile.at_ns,
+        default_sample_type=text(profile.shown.name),
+        period_type=_period_type(profile, text),
+        period=_period(profile),
+        time_nanos=profile.from_ns or profile.at_ns,
         comment=[text(comment) for comment in _comments(profile)],
         # One mapping that claims all is named already keeps pprof from looking for binaries to symbolise.
         mapping=[
@@ -51,41 +45,43 @@ def build(profile: Profile) -> profile_pb2.Profile:
     used = sorted({code for path in profile.paths for code in path.codes})
     _add_code(message, profile, used, text)
     location_of = {code: at for at, code in enumerate(used, start=1)}
+    columns = [profile.column(measure) for measure in profile.measures]
+    _add_samples(message, profile.paths, location_of, columns, text, [])
     if profile.is_difference:
         key, value = BASE_LABEL
         base = [profile_pb2.Label(key=text(key), str=text(value))]
-        _add_samples(message, profile.paths, location_of, _live(profile), [])
-        negative = [[-value for value in column] for column in _live_before(profile)]
-        _add_samples(message, profile.paths, location_of, negative, base)
+        negative = [[-value for value in profile.column(measure, before=True)] for measure in profile.measures]
+        _add_samples(message, profile.paths, location_of, negative, text, base)
         message.duration_nanos = profile.at_ns - profile.before_ns
-    else:
-        allocated = [
-            whole([path.values.alloc_objects for path in profile.paths]),
-            whole([path.values.alloc_bytes for path in profile.paths]),
-        ]
-        _add_samples(message, profile.paths, location_of, allocated + _live(profile), [])
+    elif profile.is_time:
+        message.duration_nanos = profile.at_ns - profile.from_ns
     message.string_table.extend(text.table)
     return message
 
 
-def _live(profile: Profile) -> list[list[int]]:
-    return [
-        whole([path.values.live_objects for path in profile.paths], profile.totals.live_objects),
-        whole([path.values.live_bytes for path in profile.paths], profile.totals.live_bytes),
-    ]
+def _period_type(profile: Profile, text: _Strings) -> profile_pb2.ValueType:
+    name, unit = ("wall", "nanoseconds") if profile.is_time else ("space", "bytes")
+    return profile_pb2.ValueType(type=text(name), unit=text(unit))
 
 
-def _live_before(profile: Profile) -> list[list[int]]:
-    return [
-        whole([path.values.before_live_objects for path in profile.paths], profile.before.live_objects),
-        whole([path.values.before_live_bytes for path in profile.paths], profile.before.live_bytes),
-    ]
+def _period(profile: Profile) -> int:
+    if not profile.is_time:
+        return round(profile.interval_bytes)
+    samples = sum(path.values.samples for path in profile.paths)
+    return round(sum(path.values.wall_ns for path in profile.paths) / samples) if samples else 0
 
 
 def _comments(profile: Profile) -> list[str]:
+    if profile.is_time:
+        return [
+            f"glassbottom profile of {profile.title}",
+            "Estimates from sampling every thread; each sample stands for the time since the one before.",
+        ]
     since = f"difference from {moment(profile.before_ns)} to" if profile.is_difference else "at"
+    at = moment(profile.at_ns)
+    about = f", {profile.about}" if profile.about else ""
     return [
-        f"glassbottom heap of {profile.service} {since} {moment(profile.at_ns)}, processes: {profile.totals.instances}",
+        f"glassbottom heap of {profile.service} {since} {at}, processes: {profile.totals.instances}{about}",
         "Estimates from Poisson sampling by bytes; totals are those of `glassbottom top -o json`.",
     ]
 
@@ -106,11 +102,19 @@ def _add_samples(
     paths: Sequence[CallPath],
     location_of: dict[int, int],
     columns: Sequence[Sequence[int]],
-    labels: Sequence[profile_pb2.Label],
+    text: _Strings,
+    more_labels: Sequence[profile_pb2.Label],
 ) -> None:
     for path, values in zip(paths, zip(*columns, strict=True), strict=True):
         if any(values):
-            message.sample.add(location_id=[location_of[code] for code in path.codes], value=values, label=labels)
+            labels = [
+                profile_pb2.Label(key=text(key), str=text(value))
+                for key, value in path.labels._asdict().items()
+                if value
+            ]
+            message.sample.add(
+                location_id=[location_of[code] for code in path.codes], value=values, label=[*labels, *more_labels]
+            )
 
 
 class _Strings:

@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from operator import attrgetter
 
 from ..profile import Profile, Values, whole
-from ..text import moment
 
 # An identifier of the format; nothing is fetched from there.
 SCHEMA = "https://www.speedscope.app/file-format-schema.json"
+
+# Its words for ours.
+UNITS = {"bytes": "bytes", "count": "none", "nanoseconds": "nanoseconds"}
 
 _Pick = Callable[[Values], float]
 
 
 def encode(profile: Profile) -> str:
     """The profile as speedscope JSON."""
-    views = _difference_views() if profile.is_difference else _views()
+    profile = profile.unlabelled()
+    views = _difference_views() if profile.is_difference else _views(profile)
     document = {
         "$schema": SCHEMA,
-        "name": f"{profile.service} heap {moment(profile.at_ns)}",
+        "name": profile.title,
         "exporter": "glassbottom",
         "activeProfileIndex": 0,
         "shared": {
@@ -41,13 +45,8 @@ def encode(profile: Profile) -> str:
     return json.dumps(document, separators=(",", ":")) + "\n"
 
 
-def _views() -> list[tuple[str, str, _Pick]]:
-    return [
-        ("live bytes", "bytes", lambda v: v.live_bytes),
-        ("live objects", "none", lambda v: v.live_objects),
-        ("allocated bytes", "bytes", lambda v: v.alloc_bytes),
-        ("allocated objects", "none", lambda v: v.alloc_objects),
-    ]
+def _views(profile: Profile) -> list[tuple[str, str, _Pick]]:
+    return [(measure.title, UNITS[measure.unit], attrgetter(measure.field)) for measure in profile.measures_shown_first]
 
 
 def _difference_views() -> list[tuple[str, str, _Pick]]:
