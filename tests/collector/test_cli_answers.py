@@ -22,6 +22,11 @@ LINES = {
     "status": ("status",),
     "top": ("top", "--service", "checkout", "--at", AT),
     "top-by-type": ("top", "--service", "checkout", "--at", AT, "--by", "type"),
+    "top-by-route": ("top", "--service", "checkout", "--at", AT, "--by", "route"),
+    "slow": ("slow", "--service", "checkout", "--from", BEFORE, "--to", AT),
+    "tasks": ("tasks", "--service", "checkout", "--at", AT),
+    "blocked": ("blocked", "--service", "checkout", "--from", BEFORE, "--to", AT),
+    "findings": ("findings", "--service", "checkout", "--from", BEFORE, "--to", AT),
     "timeline": ("timeline", "--service", "checkout", "--from", BEFORE, "--to", AT, "--points", "30"),
     "diff": ("diff", "--service", "checkout", "--from", BEFORE, "--to", AT),
     "leaks": ("leaks", "--service", "checkout", "--from", BEFORE, "--to", AT),
@@ -42,7 +47,7 @@ def cli(answers: Answers, capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
 
 
 def expected_code(name: str) -> int:
-    return FINDING if name == "leaks" else 0
+    return FINDING if name in {"leaks", "slow", "tasks", "blocked", "findings"} else 0
 
 
 @pytest.mark.parametrize("name", LINES)
@@ -92,7 +97,7 @@ def test_the_strict_schema_would_notice_an_undescribed_field(cli: Cli) -> None:
             validate_strictly(spoilt, "leaks")
 
 
-@pytest.mark.parametrize("verb", ["services", "status", "top", "timeline", "diff", "leaks", "snapshot"])
+@pytest.mark.parametrize("verb", sorted({line[0] for line in LINES.values()}))
 def test_every_field_of_the_schemas_is_described(verb: str, root: Path) -> None:
     schema = json.loads((root / f"docs/schema/{verb}.schema.json").read_text())
 

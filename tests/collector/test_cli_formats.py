@@ -134,10 +134,8 @@ def test_a_pprof_difference_has_the_earlier_values_as_negative_base_samples(
     check(profile)
     assert types(profile) == [("inuse_objects", "count"), ("inuse_space", "bytes")]
     text = profile.string_table
-    base = [sample for sample in profile.sample if sample.label]
-    assert {(text[label.key], text[label.str]) for sample in base for label in sample.label} == {
-        ("pprof::base", "true")
-    }
+    labels = [{text[label.key]: text[label.str] for label in sample.label} for sample in profile.sample]
+    base = [sample for sample, has in zip(profile.sample, labels, strict=True) if has.get("pprof::base") == "true"]
     before = round(math.fsum(path.before_live_bytes for path in HEAP))
     assert sum(sample.value[1] for sample in base) == -before
     assert sums(profile)[1] == round(totals["live_bytes"]) - before

@@ -17,6 +17,8 @@ from typing import NoReturn
 import grpc
 from glassbottom.wire.v1 import common_pb2, control_pb2, control_pb2_grpc, ingest_pb2, query_pb2, query_pb2_grpc
 
+from tests.support import query_double_time
+
 SECOND_NS = 10**9
 AT = "2026-11-23T14:05:10Z"
 BEFORE = "2026-11-23T13:55:10Z"
@@ -58,6 +60,7 @@ class HeldPath:
     live_objects: float
     before_live_bytes: float
     types: tuple[tuple[str, float], ...] = (("bytes", 0.9), ("dict", 0.1))
+    route: str = ""
 
     @property
     def before_live_objects(self) -> float:
@@ -67,10 +70,15 @@ class HeldPath:
 
 HEAP = (
     HeldPath(
-        (1, 3, 4), 88.4 * MIB + 1 / 3, 45_210.25, 24.1 * MIB, (("bytes", 0.8), ("function", 0.15), ("dict", 0.05))
+        (1, 3, 4),
+        88.4 * MIB + 1 / 3,
+        45_210.25,
+        24.1 * MIB,
+        (("bytes", 0.8), ("function", 0.15), ("dict", 0.05)),
+        "GET /ws",
     ),
     HeldPath((1, 4), 4.2 * MIB + 1 / 3, 2100.5, 4.2 * MIB + 1 / 3),
-    HeldPath((2, 3, 4), 31.0 * MIB + 1 / 3, 9000.75, 31.5 * MIB),
+    HeldPath((2, 3, 4), 31.0 * MIB + 1 / 3, 9000.75, 31.5 * MIB, route="GET /catalog"),
     HeldPath((5, 2, 3, 4), 2.5 * MIB, 40_000.5, 2.4 * MIB),
     HeldPath((6, 3, 4), 700_000.6, 12.4, 0.0, (("evil\x1b]0;title\x07.Type", 1.0),)),
     HeldPath((2, 4), 0.0, 0.0, 1.5 * MIB + 0.7),
@@ -108,6 +116,11 @@ def site(frame_id: int) -> query_pb2.Site:
             for name, part in largest.types
         ],
         path=[FRAMES[each] for each in largest.frames],
+        routes=[
+            query_pb2.RouteShare(route=path.route, live_bytes=path.live_bytes, live_objects=path.live_objects)
+            for path in paths
+            if path.route
+        ],
     )
 
 
@@ -211,6 +224,9 @@ class Answers:
     error: tuple[grpc.StatusCode, str] | None = None
     changes: list[query_pb2.SiteChange] = field(default_factory=changes)
     leaks: query_pb2.LeakReport = field(default_factory=leak_report)
+    tasks: query_pb2.TasksResponse = field(default_factory=query_double_time.tasks)
+    blocked: query_pb2.BlockedResponse = field(default_factory=query_double_time.blocked)
+    findings: query_pb2.FindingsResponse = field(default_factory=query_double_time.findings)
     outcomes: tuple[control_pb2.InstanceOutcome, ...] = (
         control_pb2.InstanceOutcome(instance_id=INSTANCE, outcome=ingest_pb2.COMMAND_OUTCOME_DONE),
     )
@@ -297,6 +313,16 @@ class QueryDouble(query_pb2_grpc.QueryServiceServicer):
                 query_pb2.Site(type=name, live_bytes=part * 126 * MIB, live_objects=10.0)
                 for name, part in HEAP[0].types
             ]
+        elif request.group_by == query_pb2.GROUP_BY_ROUTE:
+            rows = [
+                query_pb2.Site(
+                    type=path.route,
+                    live_bytes=path.live_bytes,
+                    live_objects=path.live_objects,
+                    types=[query_pb2.TypeShare(type="bytes", live_bytes=path.live_bytes)],
+                )
+                for path in HEAP[:3]
+            ]
         else:
             rows = sorted(map(site, (1, 2, 5, 6)), key=lambda row: -row.live_bytes)
         return query_pb2.TopResponse(sites=rows[: request.limit or 20], totals=totals())
@@ -326,10 +352,14 @@ class QueryDouble(query_pb2_grpc.QueryServiceServicer):
 
     def Profile(self, request: query_pb2.ProfileRequest, context: grpc.ServicerContext) -> Iterator[object]:
         self._begin(request, request.selector.service, context)
+        if request.kind == query_pb2.PROFILE_KIND_TIME:
+            yield query_double_time.time_profile(request)
+            return
         seen: set[int] = set()
         # The same heap at the earlier moment, for whoever asks for that alone.
         earlier = request.at_ns == BEFORE_NS
-        for at, path in enumerate(HEAP):
+        kept = [path for path in HEAP if request.route in ("", path.route)]
+        for at, path in enumerate(kept):
             new = [FRAMES[frame] for frame in path.frames if frame not in seen]
             seen.update(path.frames)
             stack = query_pb2.ProfileStack(
@@ -338,6 +368,7 @@ class QueryDouble(query_pb2_grpc.QueryServiceServicer):
                 live_objects=path.before_live_objects if earlier else path.live_objects,
                 alloc_bytes=path.live_bytes * 2.5,
                 alloc_objects=path.live_objects * 2.5,
+                route=path.route,
             )
             if request.before_ns:
                 stack.before_live_bytes = path.before_live_bytes
@@ -355,6 +386,22 @@ class QueryDouble(query_pb2_grpc.QueryServiceServicer):
             yield query_pb2.LeaksResponse(progress=query_pb2.Progress(stage="reading snapshots", done=8 * at, total=24))
         self._begin(request, request.selector.service, context)
         yield query_pb2.LeaksResponse(report=self._answers.leaks)
+
+    def Slow(self, request: query_pb2.SlowRequest, context: grpc.ServicerContext) -> object:
+        self._begin(request, request.selector.service, context)
+        return query_double_time.slow(request)
+
+    def Tasks(self, request: query_pb2.TasksRequest, context: grpc.ServicerContext) -> object:
+        self._begin(request, request.selector.service, context)
+        return self._answers.tasks
+
+    def Blocked(self, request: query_pb2.BlockedRequest, context: grpc.ServicerContext) -> object:
+        self._begin(request, request.selector.service, context)
+        return self._answers.blocked
+
+    def Findings(self, request: query_pb2.FindingsRequest, context: grpc.ServicerContext) -> object:
+        self._begin(request, request.selector.service, context)
+        return self._answers.findings
 
     def _begin(self, request: object, service: str, context: grpc.ServicerContext) -> None:
         self._answers.requests.append(request)
@@ -379,15 +426,14 @@ class ControlDouble(control_pb2_grpc.ControlServiceServicer):
 
 
 @contextlib.contextmanager
-def serving(answers: Answers, credentials: grpc.ServerCredentials | None = None) -> Iterator[str]:
-    """Serves on a free port of the loopback interface; gives HOST:PORT."""
-    server = grpc.server(futures.ThreadPoolExecutor(4, thread_name_prefix="query-double"))
+def serving(
+    answers: Answers, credentials: grpc.ServerCredentials | None = None, address: str = "127.0.0.1:0"
+) -> Iterator[str]:
+    """Serves on a free port of the loopback interface, or where an earlier one did; gives HOST:PORT."""
+    server = grpc.server(futures.ThreadPoolExecutor(8, thread_name_prefix="query-double"))
     query_pb2_grpc.add_QueryServiceServicer_to_server(QueryDouble(answers), server)
     control_pb2_grpc.add_ControlServiceServicer_to_server(ControlDouble(answers), server)
-    if credentials is None:
-        port = server.add_insecure_port("127.0.0.1:0")
-    else:
-        port = server.add_secure_port("127.0.0.1:0", credentials)
+    port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     server.start()
     try:
         yield f"127.0.0.1:{port}"

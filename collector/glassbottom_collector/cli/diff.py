@@ -19,7 +19,7 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from . import client, output, ranking
+from . import client, output, profile_files, ranking
 from .exits import Exit, UsageError
 from .formats.table import Cell, Column, Place, Report
 from .text import count, moment, size, size_with_error
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     with client.querying(args) as query:
         service = client.service_name(args, query)
         if whole_profile:
-            ranking.write_profile(args, query, service, after_ns, before_ns)
+            profile_files.answer(args, query, service, after_ns, before_ns)
             return Exit.OK
         request = DiffRequest(
             selector=Selector(service=service, instance_id=args.instance),
@@ -100,7 +100,7 @@ def _report(response: query_pb2.DiffResponse, service: str, before_ns: int, afte
                 Column("LIVE", right=True),
                 *ranking.place_columns(by),
             ],
-            [_row(change) for change in response.changes],
+            [_row(change, by) for change in response.changes],
         )
     else:
         report.line("Nothing changed.")
@@ -108,14 +108,14 @@ def _report(response: query_pb2.DiffResponse, service: str, before_ns: int, afte
     return report
 
 
-def _row(change: query_pb2.SiteChange) -> list[Cell | str | Place]:
+def _row(change: query_pb2.SiteChange, by: str) -> list[Cell | str | Place]:
     style = "dim" if not change.significant else "red" if change.delta_bytes > 0 else "green"
     return [
         Cell(size_with_error(change.delta_bytes, change.delta_bytes_stderr, signed=True), style),
         "*" if change.significant else "",
         count(change.delta_objects, signed=True),
         size(change.site.live_bytes),
-        *ranking.place_cells(change.site),
+        *ranking.place_cells(change.site, by),
     ]
 
 

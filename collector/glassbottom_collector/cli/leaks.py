@@ -20,13 +20,14 @@ from . import client, output, ranking
 from .diff import add_rule_hits
 from .exits import CliError, Exit, UsageError
 from .formats.table import Cell, Column, Place, Report
+from .places import place
 from .text import count, duration, interval, rate, size_with_error
 from .timespec import SECOND_NS, range_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from glassbottom.wire.v1 import common_pb2, query_pb2
+    from glassbottom.wire.v1 import query_pb2
 
 # Statistics over hours of snapshots of many processes take their time.
 TIMEOUT_S = 120
@@ -92,6 +93,7 @@ def _report(answer: query_pb2.LeakReport, verdicts: list[str], service: str) -> 
                 Column("LIVE", right=True),
                 Column("WHERE", flexible=True),
                 Column("HOLDS", beneath="WHERE"),
+                Column("ROUTES", beneath="WHERE", label="for "),
                 Column("ALLOCATES IN", beneath="WHERE"),
             ],
             [_row(finding, verdict) for finding, verdict in zip(answer.findings, verdicts, strict=True)],
@@ -117,9 +119,10 @@ def _row(finding: query_pb2.LeakFinding, verdict: str) -> list[Cell | str | Plac
         interval(finding.bytes_per_second_low, finding.bytes_per_second_high),
         f"{count(finding.objects_per_second, signed=True)} obj/s",
         size_with_error(finding.site.live_bytes, finding.site.live_bytes_stderr),
-        _where(finding),
+        where(finding),
         ranking.types(finding.site),
-        _place(finding.site.frame) if finding.HasField("application_frame") else "",
+        ranking.routes(finding.site),
+        place(finding.site.frame) if finding.HasField("application_frame") else "",
     ]
 
 
@@ -139,9 +142,9 @@ def _summary(answer: query_pb2.LeakReport, verdicts: list[str], service: str) ->
 
 def _explain(report: Report, finding: query_pb2.LeakFinding, verdict: str) -> None:
     report.line()
-    report.line(f"{verdict}: {_where(finding).text()}", STYLES[verdict], hanging=2)
+    report.line(f"{verdict}: {where(finding).text()}", STYLES[verdict], hanging=2)
     if finding.HasField("application_frame"):
-        report.line(f"  allocates in {_place(finding.site.frame).text()}", hanging=4)
+        report.line(f"  allocates in {place(finding.site.frame).text()}", hanging=4)
     processes = len(finding.instance_ids)
     report.line(
         f"  {rate(finding.bytes_per_second, signed=True)} "
@@ -152,14 +155,12 @@ def _explain(report: Report, finding: query_pb2.LeakFinding, verdict: str) -> No
     for each in finding.evidence:
         # + speaks for a leak, - against it.
         report.line(f"  {'+' if each.supports_leak else '-'} {each.name}: {each.sentence}", hanging=4)
+    if finding.site.routes:
+        report.line(f"  allocated for {ranking.routes(finding.site)}", hanging=4)
     if finding.would_change:
         report.line(f"  would change: {finding.would_change}", hanging=4)
 
 
-def _where(finding: query_pb2.LeakFinding) -> Place:
+def where(finding: query_pb2.LeakFinding) -> Place:
     """The line its reader can change: the application's own, also when a library allocates on its behalf."""
-    return _place(finding.application_frame if finding.HasField("application_frame") else finding.site.frame)
-
-
-def _place(frame: common_pb2.Frame) -> Place:
-    return Place(frame.function, frame.file, frame.line)
+    return place(finding.application_frame if finding.HasField("application_frame") else finding.site.frame)

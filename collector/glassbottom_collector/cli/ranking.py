@@ -1,4 +1,4 @@
-"""What `top` and `diff` have in common: what rows stand for, and whole profiles instead of rows."""
+"""What `top` and `diff` have in common: what rows stand for, and when whole profiles are wanted instead of rows."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from .text import size
 
 if TYPE_CHECKING:
     from glassbottom.wire.v1.query_pb2 import GroupBy, Site
-    from glassbottom.wire.v1.query_pb2_grpc import QueryServiceStub
 
-GROUPINGS = ("line", "function", "file", "type")
+GROUPINGS = ("line", "function", "file", "type", "route")
 LIMIT = 20
 
-# As many types as a reader takes in; JSON has them all.
-_TYPES_SHOWN = 3
+# As many types and routes as a reader takes in; JSON has them all.
+_SHARES_SHOWN = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,46 +48,39 @@ def group_by(args: argparse.Namespace) -> GroupBy.ValueType:
     return query_pb2.GroupBy.Value(f"GROUP_BY_{args.by.upper()}")
 
 
-def write_profile(
-    args: argparse.Namespace, query: QueryServiceStub, service: str, at_ns: int, before_ns: int = 0
-) -> None:
-    """Fetches every call path and writes it in the format asked for."""
-    from glassbottom.wire.v1.query_pb2 import ProfileRequest, Selector
-
-    from . import profile
-    from .formats import folded, html, pprof, speedscope
-
-    request = ProfileRequest(
-        selector=Selector(service=service, instance_id=args.instance), at_ns=at_ns, before_ns=before_ns
-    )
-    with output.Progress() as progress:
-        pieces = query.Profile(request, timeout=args.timeout)
-        whole = profile.assemble(
-            pieces, service, at_ns, before_ns, lambda paths: progress.show("reading call paths:", paths)
-        )
-    if args.format == "pprof":
-        output.write_bytes(args, pprof.encode(whole))
-    else:
-        encode = {"folded": folded.encode, "speedscope": speedscope.encode, "html": html.encode}[args.format]
-        output.write_text(args, encode(whole))
-
-
 def place_columns(by: str) -> list[Column]:
-    """Columns for where a row is, and what it holds unless the row is a type."""
+    """Columns for where a row is, what it holds unless the row is a type, and whom it serves unless it is a route."""
     if by == "type":
-        return [Column("TYPE", flexible=True)]
-    return [Column("WHERE", flexible=True), Column("HOLDS", beneath="WHERE")]
+        return [Column("TYPE", flexible=True), Column("ROUTES", beneath="TYPE", label="for ")]
+    if by == "route":
+        return [Column("ROUTE", flexible=True), Column("HOLDS", beneath="ROUTE")]
+    return [
+        Column("WHERE", flexible=True),
+        Column("HOLDS", beneath="WHERE"),
+        Column("ROUTES", beneath="WHERE", label="for "),
+    ]
 
 
-def place_cells(site: Site) -> list[str | Place]:
+def place_cells(site: Site, by: str) -> list[str | Place]:
     """Cells for those columns."""
-    if site.type:
-        return [Place(site.type, "")]
-    return [Place(site.frame.function, site.frame.file, site.frame.line), types(site)]
+    if by == "type":
+        return [Place(site.type, ""), routes(site)]
+    if by == "route":
+        return [site.type or "outside any route", types(site)]
+    return [Place(site.frame.function, site.frame.file, site.frame.line), types(site), routes(site)]
 
 
 def types(site: Site) -> str:
     """What a site holds: `bytes 300 MiB, dict 12.0 MiB`."""
-    shown = [f"{each.type} {size(each.live_bytes)}" for each in site.types[:_TYPES_SHOWN]]
-    more = len(site.types) - len(shown)
+    return _shares([(each.type, each.live_bytes) for each in site.types])
+
+
+def routes(site: Site) -> str:
+    """What was served when it was allocated: `GET /orders/{id} 300 MiB, POST /orders 12.0 MiB`."""
+    return _shares([(each.route, each.live_bytes) for each in site.routes])
+
+
+def _shares(shares: list[tuple[str, float]]) -> str:
+    shown = [f"{name} {size(live_bytes)}" for name, live_bytes in shares[:_SHARES_SHOWN]]
+    more = len(shares) - len(shown)
     return ", ".join(shown) + (f", {more} more" if more > 0 else "")

@@ -17,6 +17,7 @@ _UNSAFE = {"Cc", "Cf", "Zl", "Zp", "Cs"}
 
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _COUNTS = ("", "k", "M", "G", "T")
+_SECONDS = (("ns", 1e-9), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0))
 
 
 def safe(text: str) -> str:
@@ -91,6 +92,23 @@ def duration(seconds: float) -> str:
             rest = left % factor // part
             return f"{left // factor}{large}{rest}{small}" if rest else f"{left // factor}{large}"
     return f"{left}s"
+
+
+def elapsed(seconds: float) -> str:
+    """How long something took, three significant digits: `850 µs`, `12.4 ms`, `1.25 s`; from 100 s on as `duration`."""
+    if not math.isfinite(seconds):
+        return "?"
+    if seconds >= 99.95:
+        return duration(seconds)
+    if seconds <= 0:
+        return "0 s"
+    unit, factor = next((unit, factor) for unit, factor in _SECONDS if seconds / factor < 999.5)
+    return f"{_digits(seconds / factor, unit)} {unit}"
+
+
+def plural(number: float, one: str, many: str = "") -> str:
+    """A number with its noun: `1 process`, `12 processes`."""
+    return f"{count(number)} {one if number == 1 else many or one + 's'}"
 
 
 def _with_unit(value: float, base: float, units: tuple[str, ...], signed: bool) -> str:

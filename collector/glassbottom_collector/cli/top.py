@@ -1,11 +1,12 @@
 """Show who holds memory now, or did at an earlier moment.
 
-Rows are estimates from sampling, each with its standard error (±). With -o pprof, folded, speedscope or html the
-answer is the whole heap as call paths instead of rows.
+Rows are estimates from sampling, each with its standard error (±), with what they hold and which requests they served.
+With -o pprof, folded, speedscope or html the answer is the whole heap as call paths instead of rows.
 
 examples:
   glassbottom top --service checkout
   glassbottom top --service checkout --by type --at 2h
+  glassbottom top --service checkout --by route
   glassbottom top --service checkout -o pprof --output heap.pb.gz && go tool pprof -top heap.pb.gz
   glassbottom top --service checkout -o html --output heap.html
 """
@@ -16,7 +17,7 @@ import argparse
 import time
 from typing import TYPE_CHECKING
 
-from . import client, output, ranking
+from . import client, output, profile_files, ranking
 from .exits import Exit
 from .formats.table import Column, Report
 from .text import count, duration, moment, share, size, size_with_error
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     with client.querying(args) as query:
         service = client.service_name(args, query)
         if whole_profile:
-            ranking.write_profile(args, query, service, at_ns)
+            profile_files.answer(args, query, service, at_ns)
             return Exit.OK
         request = TopRequest(
             selector=Selector(service=service, instance_id=args.instance),
@@ -82,7 +83,7 @@ def _report(response: query_pb2.TopResponse, service: str, at_ns: int, by: str) 
                 size_with_error(site.live_bytes, site.live_bytes_stderr),
                 share(site.live_bytes, totals.live_bytes),
                 count(site.live_objects),
-                *ranking.place_cells(site),
+                *ranking.place_cells(site, by),
             ]
             for site in response.sites
         ],

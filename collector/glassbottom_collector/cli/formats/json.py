@@ -16,6 +16,9 @@ from glassbottom.wire.v1 import common_pb2, control_pb2, ingest_pb2, query_pb2
 
 Document = dict[str, object]
 
+# Answers that say which range they really rest on.
+HasRange = query_pb2.LeakReport | query_pb2.SlowResponse | query_pb2.BlockedResponse | query_pb2.FindingsResponse
+
 VERDICTS = {
     query_pb2.VERDICT_UNSPECIFIED: "unclear",
     query_pb2.VERDICT_LEAK: "leak",
@@ -95,7 +98,7 @@ def top(response: query_pb2.TopResponse, service: str, at_ns: int, group_by: str
         "at": when(at_ns),
         "group_by": group_by,
         "totals": _totals(response.totals),
-        "sites": [_site(site) for site in response.sites],
+        "sites": [_site(site, group_by) for site in response.sites],
     }
 
 
@@ -110,7 +113,7 @@ def timeline(response: query_pb2.TimelineResponse, service: str, from_ns: int, t
         "series": [
             {
                 "name": series.name,
-                "frame": _frame(series.frame) if series.HasField("frame") else None,
+                "frame": frame(series.frame) if series.HasField("frame") else None,
                 "values": list(series.values),
             }
             for series in response.series
@@ -130,7 +133,7 @@ def diff(response: query_pb2.DiffResponse, service: str, before_ns: int, after_n
         "after": _totals(response.after),
         "changes": [
             {
-                "site": _site(change.site),
+                "site": _site(change.site, group_by),
                 "delta_bytes": change.delta_bytes,
                 "delta_bytes_stderr": change.delta_bytes_stderr,
                 "delta_objects": change.delta_objects,
@@ -149,9 +152,7 @@ def leaks(report: query_pb2.LeakReport, service: str, from_ns: int, to_ns: int) 
         "service": service,
         "from": when(from_ns),
         "to": when(to_ns),
-        "covered": {"from": when(report.covered.from_ns), "to": when(report.covered.to_ns)}
-        if report.HasField("covered")
-        else None,
+        "covered": covered(report),
         "sites_examined": report.sites_examined,
         "snapshots": report.snapshots,
         "totals": _totals(report.totals),
@@ -194,10 +195,11 @@ def _totals(totals: query_pb2.Totals) -> Document:
     }
 
 
-def _site(site: query_pb2.Site) -> Document:
+def _site(site: query_pb2.Site, group_by: str) -> Document:
     return {
-        "frame": None if site.type else _frame(site.frame),
-        "type": site.type or None,
+        "frame": None if group_by in {"type", "route"} else frame(site.frame),
+        "type": site.type if group_by == "type" else None,
+        "route": (site.type or None) if group_by == "route" else None,
         "live_bytes": site.live_bytes,
         "live_bytes_stderr": site.live_bytes_stderr,
         "live_objects": site.live_objects,
@@ -208,18 +210,35 @@ def _site(site: query_pb2.Site) -> Document:
             {"type": share.type, "live_bytes": share.live_bytes, "live_objects": share.live_objects}
             for share in site.types
         ],
-        "path": [_frame(frame) for frame in site.path],
+        "routes": [
+            {"route": share.route, "live_bytes": share.live_bytes, "live_objects": share.live_objects}
+            for share in site.routes
+        ],
+        "path": [frame(each) for each in site.path],
     }
 
 
-def _frame(frame: common_pb2.Frame) -> Document:
-    return {"function": frame.function, "file": frame.file, "line": frame.line}
+def frame(place: common_pb2.Frame) -> Document:
+    """A place in code."""
+    return {"function": place.function, "file": place.file, "line": place.line}
+
+
+def evidence(found: Iterable[query_pb2.Evidence]) -> list[Document]:
+    """Tests and guards with their outcomes."""
+    return [{"name": each.name, "supports_leak": each.supports_leak, "sentence": each.sentence} for each in found]
+
+
+def covered(answer: HasRange) -> Document | None:
+    """The range an answer really rests on, or None."""
+    if not answer.HasField("covered"):
+        return None
+    return {"from": when(answer.covered.from_ns), "to": when(answer.covered.to_ns)}
 
 
 def _finding(finding: query_pb2.LeakFinding) -> Document:
     return {
         "verdict": VERDICTS.get(finding.verdict, "unclear"),
-        "site": _site(finding.site),
+        "site": _site(finding.site, "line"),
         "bytes_per_second": {
             "value": finding.bytes_per_second,
             "low": finding.bytes_per_second_low,
@@ -231,13 +250,10 @@ def _finding(finding: query_pb2.LeakFinding) -> Document:
             "high": finding.objects_per_second_high,
         },
         "p_value": finding.p_value,
-        "evidence": [
-            {"name": each.name, "supports_leak": each.supports_leak, "sentence": each.sentence}
-            for each in finding.evidence
-        ],
+        "evidence": evidence(finding.evidence),
         "would_change": finding.would_change,
         "instance_ids": list(finding.instance_ids),
-        "application_frame": _frame(finding.application_frame) if finding.HasField("application_frame") else None,
+        "application_frame": frame(finding.application_frame) if finding.HasField("application_frame") else None,
     }
 
 

@@ -7,11 +7,15 @@ folded, so that grep and awk see one line per row. All text passes through `safe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from ..text import safe
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+    from rich.text import Text as RichText
 
 # Below this a place in code is unreadable, and wrapping is the lesser evil.
 FLEXIBLE_WIDTH_MIN = 20
@@ -52,12 +56,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """One column. `flexible` takes what width remains; `beneath` names the column it is folded under on a terminal."""
+    """One column. `flexible` takes what width remains; `beneath` names the column it is folded under on a terminal.
+    There `label` stands before its values, in place of the title."""
 
     title: str
     right: bool = False
     flexible: bool = False
     beneath: str = ""
+    label: str = ""
 
 
 Row = Sequence[Cell | str | Place]
@@ -141,12 +147,19 @@ def _write_rich(report: Report, stream: TextIO) -> None:
     from rich.text import Text
 
     console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    for part in fitted(report, console.width):
+        console.print(part, soft_wrap=isinstance(part, Text))
+
+
+def fitted(report: Report, width: int) -> Iterator[RichText | RichTable]:
+    """The report as things that rich, and what is built on it, can draw within `width` cells."""
+    from rich.text import Text
+
     for part in report.parts:
         if isinstance(part, Line):
-            for text in _wrapped(part, console.width):
-                console.print(Text(text, style=part.style), soft_wrap=True)
+            yield from (Text(text, style=part.style) for text in _wrapped(part, width))
         else:
-            _print_table(part, console.width, console.print)
+            yield _fitted_table(part, width)
 
 
 def _wrapped(line: Line, width: int) -> list[str]:
@@ -162,7 +175,7 @@ def _wrapped(line: Line, width: int) -> list[str]:
     ) or [""]
 
 
-def _print_table(table: Table, width: int, show: Callable[..., None]) -> None:
+def _fitted_table(table: Table, width: int) -> RichTable:
     from rich.cells import cell_len
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -174,7 +187,10 @@ def _print_table(table: Table, width: int, show: Callable[..., None]) -> None:
     widths = {
         i: max(
             cell_len(text)
-            for text in (table.columns[i].title, *(_plain_text(r[j]) for r in table.rows for j in stacks[i]))
+            for text in (
+                table.columns[i].title,
+                *(_plain_text(_labelled(r[j], table.columns[j])) for r in table.rows for j in stacks[i]),
+            )
         )
         for i in own
     }
@@ -191,14 +207,21 @@ def _print_table(table: Table, width: int, show: Callable[..., None]) -> None:
         for i in own:
             text = Text()
             for j in stacks[i]:
-                cell = row[j]
+                cell = _labelled(row[j], table.columns[j])
                 value, style = (cell.value, cell.style) if isinstance(cell, Cell) else (cell, "" if j == i else "dim")
                 line = _fitted(value, widths[i])
                 if line or j == i:
                     text.append(line if j == i else f"\n{line}", style=style)
             cells.append(text)
         rich.add_row(*cells)
-    show(rich)
+    return rich
+
+
+def _labelled(cell: Cell | str | Place, column: Column) -> Cell | str | Place:
+    """The cell as it reads where it is folded under another one; an empty one stays empty."""
+    if isinstance(cell, str) and cell and column.beneath:
+        return f"{column.label}{cell}"
+    return cell
 
 
 def _fitted(value: str | Place, width: int) -> str:
