@@ -27,7 +27,10 @@ def cli(answers: Answers, capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
         yield Cli(address, capsys)
 
 
-@pytest.mark.parametrize("verb", ["top", "timeline", "diff", "leaks"])
+QUESTIONS = ["top", "timeline", "diff", "leaks", "slow", "tasks", "blocked", "findings", "flame"]
+
+
+@pytest.mark.parametrize("verb", QUESTIONS)
 def test_an_unknown_service_lists_those_there_are(verb: str, cli: Cli) -> None:
     assert cli(verb, "--service", "chekout") == 1
 
@@ -35,7 +38,7 @@ def test_an_unknown_service_lists_those_there_are(verb: str, cli: Cli) -> None:
     assert cli.err == f"glassbottom {verb}: There is no service 'chekout'; there are: checkout.\n"
 
 
-@pytest.mark.parametrize("verb", ["services", "status", "top", "timeline", "diff", "leaks", "snapshot"])
+@pytest.mark.parametrize("verb", ["services", "status", "snapshot", *QUESTIONS])
 def test_a_collector_that_is_down_is_told_with_its_address_and_how_to_start_it(
     verb: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -50,7 +50,7 @@ def test_the_sentence_in_the_list_is_the_first_line_of_the_verbs_docstring(verb:
     assert f"glassbottom {verb}" in docstring, "an example helps more than a description"
 
 
-@pytest.mark.parametrize("verb", ["services", "status", "top", "timeline", "diff", "leaks", "snapshot"])
+@pytest.mark.parametrize("verb", sorted({*COMMANDS} - {"collector", "run", "demo", "flame", "watch"}))
 def test_each_question_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([verb, "--help"]) == 0
 
@@ -126,7 +126,38 @@ def test_a_module_that_no_extra_brings_is_a_bug_and_not_hidden(monkeypatch: pyte
         (["top", "--timeout", "inf"], "glassbottom top: --timeout must be more than 0 and at most 86400 seconds.\n"),
         (["top", "--addr", "a:65536"], "glassbottom top: --addr a:65536 is not HOST:PORT, such as 127.0.0.1:7411.\n"),
         (["top", "--limit", "0"], "glassbottom top: --limit must be at least 1.\n"),
-        (["leaks", "--limit", "0"], "glassbottom leaks: --limit must be at least 1.\n"),
+        *(
+            ([verb, "--limit", "0"], f"glassbottom {verb}: --limit must be at least 1.\n")
+            for verb in ("leaks", "slow", "tasks", "blocked", "findings")
+        ),
+        (["slow", "--span-ms", "0"], "glassbottom slow: --span-ms must be more than 0 milliseconds.\n"),
+        (["slow", "--async-ms", "nan"], "glassbottom slow: --async-ms must be more than 0 milliseconds.\n"),
+        (["watch", "--every", "0.1"], "glassbottom watch: --every must be between 0.5 and 3600 seconds.\n"),
+        (
+            ["watch"],
+            (
+                "glassbottom watch: watch draws on a whole terminal, and this is none; "
+                "use `glassbottom findings` or `glassbottom timeline`, which write lines.\n"
+            ),
+        ),
+        (
+            ["flame", "--at", "10m"],
+            "glassbottom flame: --at is for the heap; cpu is a sum over time: use --from and --to.\n",
+        ),
+        (
+            ["flame", "--type", "inuse_space", "--from", "10m"],
+            "glassbottom flame: --from and --to are for cpu and wall; inuse_space is the heap at a moment: use --at.\n",
+        ),
+        *(
+            (
+                ["flame", "--type", "alloc_space", *more],
+                (
+                    "glassbottom flame: memory belongs to no thread; --thread, --split thread and --split task "
+                    "are for cpu and wall.\n"
+                ),
+            )
+            for more in (["--thread", "x"], ["--split", "task"])
+        ),
         (["timeline", "--points", "0"], "glassbottom timeline: --points must be between 1 and 10000.\n"),
         (["timeline", "--sites", "-1"], "glassbottom timeline: --sites must not be negative.\n"),
         (

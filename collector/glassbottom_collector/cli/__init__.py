@@ -22,6 +22,12 @@ COMMANDS = {
     "top": "Show who holds memory now, or did at an earlier moment.",
     "diff": "Show what grew between two moments.",
     "timeline": "Show how a service's memory moved.",
+    "slow": "Show what takes long: spans, asynchronous operations and functions.",
+    "tasks": "Show what asyncio tasks wait for, and what is wrong with them.",
+    "blocked": "Show what held event loops, with the call path at that moment.",
+    "findings": "Show everything that looks wrong with a service, in one list.",
+    "flame": "Draw a flame graph of CPU time, wall time or memory.",
+    "watch": "Watch one service live, on the whole screen.",
     "services": "List services, their processes and what they hold.",
     "status": "Show the collector's health, and what every agent costs and lost.",
     "snapshot": "Have every process of a service read its heap now.",
@@ -39,12 +45,12 @@ verbs:
 {verbs}
 
 `glassbottom VERB --help` tells more about one, `glassbottom --version` which this is.
-exit codes: 0 ok, 1 error, 2 usage, 3 finding (leaks, diff), 4 refused for safety
+exit codes: 0 ok, 1 error, 2 usage, 3 something was found, 4 refused for safety
 """
 
 # Which extra brings the modules that may be absent.
 EXTRAS = {
-    "collector": {"duckdb", "grpc_health", "numpy", "rich", "uvloop", "yaml", "zstandard"},
+    "collector": {"duckdb", "grpc_health", "numpy", "rich", "textual", "uvloop", "yaml", "zstandard"},
     "demo": {"fastapi", "httpx", "starlette", "uvicorn", "websockets"},
 }
 
