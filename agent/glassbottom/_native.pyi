@@ -170,16 +170,20 @@ offset, counts): counts are little-endian uint32, scale 4, of seconds; durations
 StepRow = tuple[CodeType, int, int, int, int, bytes, int, list[tuple[str, int, int, int, int, int, int, bytes]]]
 """(code, steps, bare_yields, busy_ns, offset, counts, step_ns_max, ended): of one coroutine function since the last
 take. ended: (status, count, lifetime_ns, busy_ns, min_ns, max_ns, offset, counts) for each of "ok", "error",
-"cancelled", "thrown" that occurred. counts as in OperationRow."""
+"cancelled" (by asyncio.CancelledError or GeneratorExit, thrown in or raised), "thrown" (its end was not seen: closed,
+dropped, found by steps_reconcile()) that occurred. counts as in OperationRow. A coroutine whose first step was not seen
+counts its steps, but is not in ended: how long it lived is not known. A first step inside a step of another coroutine
+(an eager task) is time of that other; the life of the one begun counts from there."""
 
 def steps_start() -> None:
-    """Puts the wrapper around `am_send` of the coroutine type. Idempotent.
+    """Puts the wrappers around `am_send` and `throw` of the coroutine type. Idempotent.
 
     Raises RuntimeError with a sentence where that is not possible (another tool changed the slot, or this Python is
     unknown)."""
 
 def steps_stop() -> None:
-    """Stops counting; the slot is restored where nobody sits above us and else passes through."""
+    """Stops counting; the slot is restored where nobody sits above us and else passes through. What was counted can be
+    taken once more."""
 
 def steps_take() -> list[StepRow]:
     """What happened since the last take."""
@@ -188,8 +192,10 @@ def steps_of(coroutine: object) -> tuple[int, int, int, int, int, int] | None:
     """(first_step_ns, last_start_ns, last_end_ns, steps, bare_yields, busy_ns) of a task's coroutine, CLOCK_MONOTONIC;
     last_end_ns is below last_start_ns while a step runs. None for one that was never seen."""
 
-def steps_reconcile(live: list[object]) -> int:
-    """Ends, as "thrown", every coroutine that is known, does not run and is not in the list. Returns how many."""
+def steps_reconcile(live: list[object], listed_ns: int = ..., /) -> int:
+    """Ends, as "thrown", every coroutine that is known, does not run and is not in the list. Returns how many.
+
+    listed_ns: CLOCK_MONOTONIC before the list was begun; who took a step since may be newer than the list and stays."""
 
 def steps_loops() -> list[object]:
     """Running event loops met for the first time since the last call."""
@@ -198,8 +204,9 @@ def steps_running() -> list[tuple[int, CodeType, int]]:
     """(thread ident, code of the coroutine, start_ns) of every step that runs now."""
 
 def steps_statistics() -> dict[str, int]:
-    """state (1: in place, 0: not), steps, threads, coroutines, coroutines_max, coroutines_dropped, functions,
-    functions_max, functions_dropped, thrown, tables_bytes."""
+    """state (1: in place, 0: not), steps, threads, threads_max, threads_dropped (steps in more threads than that),
+    coroutines, coroutines_max, coroutines_dropped (steps of more than that), functions, functions_max,
+    functions_dropped (steps of more than that), loops_dropped, thrown, tables_bytes."""
 
 # ---- watchdog.c: what holds a loop, while it does; the clock -------------------------------------------------------
 
@@ -207,12 +214,13 @@ BlockRow = tuple[int, int, CodeType, int, list[tuple[CodeType, int]], bool, bool
 """(at_ns, thread ident, code of the coroutine, duration_ns, stack, gil_held, late, ended, label): one block. at_ns:
 CLOCK_REALTIME of the step's start. stack: as of stack(), empty when it could not be taken. gil_held: the GIL could not
 be had for 50 ms while the step ran. late: the stack was taken when the GIL was let go. ended: False for one still
-going on (duration so far), which is told again when it has ended."""
+going on (duration so far), which is told in every take until it has ended (or steps_stop(): then never again)."""
 
 def run_watchdog(seconds: float) -> None:
     """Looks for steps that run too long, every 25 ms, for that long, without the GIL; takes no Python lock.
 
-    Returns early after clock_interrupt() or steps_stop(). Raises RuntimeError when another thread is in it already.
+    Returns early after clock_interrupt() or when steps start or stop; up to 5 s late while the stack of a block is
+    still missing. Raises RuntimeError when another thread is in it already.
     """
 
 def run_clock(seconds: float) -> None:
@@ -233,7 +241,7 @@ def blocks_take() -> list[BlockRow]:
 
 def clock_statistics() -> dict[str, int]:
     """ticks, gil_waits, gil_wait_ns, gil_wait_ns_max (from wanting the GIL to having it; max since the last call),
-    blocks, blocks_dropped, sample_ns (time with the GIL held)."""
+    blocks, blocks_dropped, blocks_max, sample_ns (time with the GIL held)."""
 
 # ---- threads.c: where every thread is -----------------------------------------------------------------------------
 

@@ -11,6 +11,8 @@
  *   labels.c      what the process works on: the route that a context variable holds
  *   operations.c  histograms of durations
  *   steps.c       every step of every coroutine that an event loop runs
+ *   step_clock.c  the clock that is read in every step
+ *   step_tables.c coroutine functions, and coroutines
  *   watchdog.c    what holds a loop, while it does; and the clock that samples threads
  *   threads.c, thread_roots.c   where every thread is
  *   fork.c        what a forked child must forget

@@ -1,9 +1,9 @@
 /* operations.c: histograms of durations, recorded in 60 ns from ordinary Python.
  *
  * OpenTelemetry's exponential histogram at scale 4: bucket i holds (base^i, base^(i+1)] seconds with base = 2^(1/16).
- * The bucket is found without a logarithm: the exponent is a count of leading zeros, and the sixteenth of the octave
- * is found in a table of the fifteen bounds between two powers of two. Everything happens under the GIL, so nothing
- * is lost between threads.
+ * The bucket is found without a logarithm and without a branch: the exponent is a count of leading zeros, and the
+ * sixteenth of the octave is found by the next eight bits in a table, and one comparison. Everything happens under the
+ * GIL, so nothing is lost between threads.
  */
 #include "core.h"
 
@@ -17,6 +17,9 @@
 /* The upper bounds of buckets are 1e9 * 2^(k / 16) ns; those within one factor of two of nanoseconds, from 2^29.9 on. */
 static double bounds[GB_HISTOGRAM_BUCKETS];
 static uint16_t first_of_octave[64]; /* the bucket of 2^e ns */
+/* Octaves of nanoseconds are cut alike: how many buckets above its first one each 256th of an octave begins. A bucket
+ * is at least eight of these wide, so at most one bound lies within one, and one comparison settles it. */
+static uint8_t above_first[256];
 
 static void
 make_bounds(void)
@@ -40,6 +43,14 @@ make_bounds(void)
             k++;
         first_of_octave[e] = (uint16_t)k;
     }
+    /* From an octave that lies well within the buckets. */
+    for (unsigned i = 0; i < 256; i++) {
+        double value = (double)((UINT64_C(256) + i) << 12);
+        unsigned k = first_of_octave[20];
+        while (bounds[k] < value)
+            k++;
+        above_first[i] = (uint8_t)(k - first_of_octave[20]);
+    }
 }
 
 unsigned
@@ -47,15 +58,11 @@ gb_bucket_nopy(uint64_t ns)
 {
     if (ns == 0)
         ns = 1;
-    unsigned k = first_of_octave[63 - __builtin_clzll(ns)];
-    double value = (double)ns;
-    /* Sixteen to seventeen buckets a doubling: four steps of bisection, then one. */
-    for (unsigned step = 8; step != 0; step /= 2) {
-        if (k + step < GB_HISTOGRAM_BUCKETS && bounds[k + step - 1] < value)
-            k += step;
-    }
-    while (k < GB_HISTOGRAM_BUCKETS - 1 && bounds[k] < value)
-        k++;
+    unsigned zeros = (unsigned)__builtin_clzll(ns);
+    unsigned k = first_of_octave[63 - zeros] + above_first[(ns << zeros) >> 55 & 0xFF];
+    if (k >= GB_HISTOGRAM_BUCKETS - 1)
+        return GB_HISTOGRAM_BUCKETS - 1;
+    k += bounds[k] < (double)ns;
     return k;
 }
 

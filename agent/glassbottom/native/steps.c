@@ -1,18 +1,772 @@
-/* steps.c */
-#include "core.h"
+/* steps.c: every step of every coroutine that an event loop runs, for two readings of a clock.
+ *
+ * A task takes a step through the slot `am_send` of the coroutine type, whatever the loop, and an exception enters
+ * through the method `throw`. Both are replaced by functions around the originals. Only the outermost call on a thread
+ * is a step: on 3.11 nested awaits pass here too, and a loop may run inside a step of another. The exception to that is
+ * from 3.12 on a coroutine that begins inside a step (an eager task): its time belongs to the step around it, its life
+ * is its own.
+ *
+ * What runs is published in a record per thread that the watchdog reads without the GIL: seq is odd while a step runs,
+ * and whoever reads the same odd number before and after has read one step. Records are never freed.
+ *
+ * Which step is outermost is an address on the C stack, not a count: a step that never comes back (its stack was thrown
+ * away, as greenlets can be) is noticed by the next one, since it is not below it or its coroutine does not run.
+ *
+ * The record holds a reference to the coroutine while it runs. Nothing here is allocated in a step but on the first of
+ * a function or thread, and once a second, when the running loop is asked for. Exceptions are only looked at.
+ */
+#define Py_BUILD_CORE 1
+#include "steps.h"
+
+#include <pthread.h>
+#include <string.h>
+
+#ifndef GB_UNSUPPORTED
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+#pragma GCC diagnostic ignored "-Wsign-compare"
+#include <internal/pycore_frame.h>
+#if PY_VERSION_HEX >= 0x030E0000
+#include <internal/pycore_interpframe.h>
+#endif
+#pragma GCC diagnostic pop
+#endif
+
+#define LOOK_NS UINT64_C(1000000000)
+#define LOOPS_MAX 64
+#define RETRY_STEPS 1024u
+
+gb_step_record gb_step_records[GB_STEP_THREADS_MAX];
+_Atomic uint32_t gb_step_records_used;
+atomic_bool gb_steps_counting;
+
+static uint64_t steps_counted, threads_dropped, loops_dropped;
+static uint64_t generation; /* steps that began in another are not counted: the tables were emptied meanwhile */
+
+#ifndef GB_UNSUPPORTED
+
+typedef struct {
+    gb_step_record *record;
+    const void *outermost; /* address of the gb_step of the step that runs */
+    uint32_t refused;      /* steps left before a record is asked for again */
+} step_thread;
+static __thread step_thread this_thread;
+
+/* One call of the wrapper, on its stack. */
+typedef struct {
+    PyObject *coroutine;
+    gb_step_coroutine *row; /* a guess: the table may have been rearranged */
+    step_thread *thread;
+    uint64_t start_ns, start_ticks, seq, serial, generation;
+    uint32_t function;
+    bool nested;
+} step;
+
+typedef PyObject *(*throw_function)(PyObject *, PyObject *const *, Py_ssize_t);
+
+static sendfunc original_send; /* set once, before the wrapper is in place */
+static throw_function original_throw;
+static PyMethodDef *replaced_throw; /* NULL: the original is in place */
+static PyInterpreterState *main_interpreter;
+static PyObject *get_running_loop; /* asyncio's, once it is imported */
+static PyObject *cancelled_error;
+static bool left_in_chain; /* somebody sits above us, and calls us */
+
+/* ---- coroutines, from inside ------------------------------------------------------------------------------------- */
+
+static inline int
+frame_state(PyObject *coroutine)
+{
+    return ((PyGenObject *)coroutine)->gi_frame_state;
+}
+
+/* Borrowed from the coroutine, which has it until it is freed, also when it has ended. */
+static inline PyCodeObject *
+code_of(PyObject *coroutine)
+{
+    PyGenObject *g = (PyGenObject *)coroutine;
+#if PY_VERSION_HEX >= 0x030E0000
+    return (PyCodeObject *)(g->gi_iframe.f_executable.bits & ~(uintptr_t)3);
+#elif PY_VERSION_HEX >= 0x030D0000
+    return (PyCodeObject *)((_PyInterpreterFrame *)g->gi_iframe)->f_executable;
+#elif PY_VERSION_HEX >= 0x030C0000
+    return ((_PyInterpreterFrame *)g->gi_iframe)->f_code;
+#else
+    return g->gi_code;
+#endif
+}
+
+/* ---- threads ----------------------------------------------------------------------------------------------------- */
+
+static pthread_key_t thread_key;
+static bool thread_key_ready;
+
+/* When a thread ends; without the GIL. A step it was in never comes back. */
+static void
+give_back_record(void *p)
+{
+    gb_step_record *r = p;
+    this_thread.record = NULL;
+    uint64_t seq = atomic_load(&r->seq);
+    atomic_store(&r->seq, seq + (seq & 1));
+    atomic_store(&r->used, 0);
+}
+
+static gb_step_record *
+take_record(step_thread *thread)
+{
+    if (thread->refused != 0) {
+        thread->refused--;
+        threads_dropped++;
+        return NULL;
+    }
+    for (uint32_t i = 0; i < GB_STEP_THREADS_MAX; i++) {
+        gb_step_record *r = &gb_step_records[i];
+        uint32_t unused = 0;
+        if (!atomic_compare_exchange_strong(&r->used, &unused, 1))
+            continue;
+        if (pthread_setspecific(thread_key, r) != 0) {
+            atomic_store(&r->used, 0);
+            break;
+        }
+        r->coroutine = NULL; /* of a thread that ended inside a step: that one is leaked */
+        r->look_ns = 0;
+        atomic_store(&r->thread, PyThread_get_thread_ident());
+        if (i >= atomic_load(&gb_step_records_used))
+            atomic_store(&gb_step_records_used, i + 1);
+        return thread->record = r;
+    }
+    thread->refused = RETRY_STEPS;
+    threads_dropped++;
+    return NULL;
+}
+
+/* ---- event loops ------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    PyObject *reference; /* weak */
+    bool told;
+} known_loop;
+static known_loop loops[LOOPS_MAX];
+
+/* New reference, or NULL when it is gone; sets no exception. */
+static PyObject *
+loop_of(PyObject *reference)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *loop = NULL;
+    return PyWeakref_GetRef(reference, &loop) == 1 ? loop : NULL;
+#else
+    PyObject *loop = PyWeakref_GetObject(reference);
+    return loop == NULL || loop == Py_None ? NULL : Py_NewRef(loop);
+#endif
+}
+
+static void
+remember_loop(PyObject *loop)
+{
+    known_loop *room = NULL;
+    for (size_t i = 0; i < LOOPS_MAX; i++) {
+        if (loops[i].reference == NULL) {
+            room = &loops[i];
+            continue;
+        }
+        PyObject *known = loop_of(loops[i].reference);
+        bool same = known == loop;
+        if (known == NULL)
+            room = &loops[i];
+        Py_XDECREF(known);
+        if (same)
+            return;
+    }
+    if (room == NULL) {
+        loops_dropped++;
+        return;
+    }
+    PyObject *reference = PyWeakref_NewRef(loop, NULL);
+    PyObject *gone = room->reference;
+    *room = (known_loop){.reference = reference, .told = false};
+    Py_XDECREF(gone);
+}
+
+static void
+fetch(const char *module_name, const char *name, PyObject **into)
+{
+    if (*into != NULL)
+        return;
+    PyObject *key = PyUnicode_FromString(module_name);
+    PyObject *module = key == NULL ? NULL : PyImport_GetModule(key);
+    if (module != NULL)
+        *into = PyObject_GetAttrString(module, name);
+    Py_XDECREF(module);
+    Py_XDECREF(key);
+}
+
+/* An ordinary call into Python, before the step begins. asyncio is looked for among the modules that are there: to
+ * import it for a program that does without would cost that program more than everything else here. */
+static void
+look_for_loop(void)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    fetch("asyncio.events", "_get_running_loop", &get_running_loop);
+    fetch("asyncio.exceptions", "CancelledError", &cancelled_error);
+    PyObject *loop = get_running_loop == NULL ? NULL : PyObject_CallNoArgs(get_running_loop);
+    if (loop != NULL && loop != Py_None)
+        remember_loop(loop);
+    Py_XDECREF(loop);
+    PyErr_Restore(type, value, traceback); /* and forgets what went wrong here */
+}
+
+/* ---- a step ------------------------------------------------------------------------------------------------------ */
+
+/* The row and the function, made if need be. created: this is the coroutine's first step. */
+static inline void
+find_row(step *s, bool created)
+{
+    gb_step_coroutine *c = gb_step_coroutine_find(s->coroutine);
+    if (GB_UNLIKELY(c != NULL && created)) {
+        /* Another one lived at this address, and ended where no step is seen: closed, or dropped. */
+        gb_step_coroutine_end(c, GB_ENDED_THROWN, c->end_ns > c->first_ns ? c->end_ns : c->first_ns);
+        c = NULL;
+    }
+    if (GB_LIKELY(c != NULL)) {
+        s->function = c->function;
+    } else {
+        s->function = gb_step_function_of(code_of(s->coroutine));
+        gb_step_functions_dropped += s->function == 0;
+        c = gb_step_coroutine_add(s->coroutine, s->function, s->start_ns, !created);
+        gb_step_coroutines_dropped += c == NULL;
+    }
+    gb_step_function *f = gb_step_functions[s->function];
+    s->serial = f == NULL ? 0 : f->serial;
+    s->row = c;
+    if (GB_LIKELY(c != NULL))
+        c->start_ns = s->start_ns;
+}
+
+static inline gb_step_coroutine *
+row_of(const step *s)
+{
+    gb_step_coroutine *c = s->row;
+    return c != NULL && GB_LIKELY(c->coroutine == s->coroutine) ? c : gb_step_coroutine_find(s->coroutine);
+}
+
+/* Inside a step. False: pass through. */
+static bool
+begin_nested(step *s, int state, bool by_throw)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    s->nested = true;
+    s->generation = generation;
+    s->row = NULL;
+    bool created = state == FRAME_CREATED && !by_throw;
+    if (!created)
+        return gb_step_coroutine_find(s->coroutine) != NULL; /* it may end in here */
+    s->start_ns = gb_step_clock_now(&s->start_ticks);
+    find_row(s, true);
+    return true;
+#else
+    (void)s;
+    (void)state;
+    (void)by_throw;
+    return false;
+#endif
+}
+
+static void
+forget_lost_step(gb_step_record *r)
+{
+    PyObject *type, *value, *traceback, *lost = r->coroutine;
+    uint64_t seq = atomic_load(&r->seq);
+    r->coroutine = NULL;
+    atomic_store(&r->seq, seq + (seq & 1));
+    PyErr_Fetch(&type, &value, &traceback);
+    Py_XDECREF(lost);
+    PyErr_Restore(type, value, traceback);
+}
+
+/* False: pass through. */
+static inline bool
+begin(step *s, PyObject *coroutine, bool by_throw)
+{
+    if (GB_UNLIKELY(!atomic_load_explicit(&gb_steps_counting, memory_order_relaxed)))
+        return false;
+    PyThreadState *ts = PyThreadState_Get();
+    if (GB_UNLIKELY(ts->interp != main_interpreter))
+        return false;
+    int state = frame_state(coroutine);
+    if (GB_UNLIKELY(state >= FRAME_EXECUTING))
+        return false; /* an error of the caller's; nothing will run */
+    s->coroutine = coroutine;
+    step_thread *thread = &this_thread;
+    gb_step_record *r = thread->record;
+    if (thread->outermost != NULL) {
+        /* Stacks grow down. */
+        if (GB_LIKELY((uintptr_t)s < (uintptr_t)thread->outermost && r != NULL && r->coroutine != NULL
+                      && frame_state(r->coroutine) == FRAME_EXECUTING))
+            return begin_nested(s, state, by_throw);
+        thread->outermost = NULL;
+    }
+    if (GB_UNLIKELY(by_throw && state == FRAME_CREATED))
+        return false; /* ends where it would have begun, and has never run */
+    if (GB_UNLIKELY(r == NULL && (r = take_record(thread)) == NULL))
+        return false;
+    if (GB_UNLIKELY(r->coroutine != NULL))
+        forget_lost_step(r);
+    s->start_ns = gb_step_clock_now(&s->start_ticks);
+    if (GB_UNLIKELY(s->start_ns >= r->look_ns)) {
+        r->look_ns = s->start_ns + LOOK_NS;
+        look_for_loop();
+        if (!atomic_load_explicit(&gb_steps_counting, memory_order_relaxed))
+            return false;
+        s->start_ns = gb_step_clock_now(&s->start_ticks);
+    }
+    s->nested = false;
+    s->generation = generation;
+    s->thread = thread;
+    find_row(s, state == FRAME_CREATED);
+    s->seq = atomic_load_explicit(&r->seq, memory_order_relaxed) + 1;
+    thread->outermost = s;
+    r->coroutine = Py_NewRef(coroutine);
+    /* Whoever reads one of these sees that the step before has ended. */
+    atomic_thread_fence(memory_order_release);
+    atomic_store_explicit(&r->start_ns, s->start_ns, memory_order_relaxed);
+    atomic_store_explicit(&r->serial, s->serial, memory_order_relaxed);
+    atomic_store_explicit(&r->function, s->function, memory_order_relaxed);
+    atomic_store_explicit(&r->state, ts, memory_order_relaxed);
+    atomic_store_explicit(&r->seq, s->seq, memory_order_release);
+    return true;
+}
+
+enum { YIELDED, YIELDED_NOTHING, RETURNED, FAILED };
+
+/* Looks at the exception that is on its way, and no more. */
+static unsigned
+status_of(unsigned outcome)
+{
+    if (outcome == RETURNED)
+        return GB_ENDED_OK;
+    PyObject *type = PyErr_Occurred();
+    if (type == NULL || !PyType_Check(type))
+        return GB_ENDED_ERROR;
+    if (PyType_IsSubtype((PyTypeObject *)type, (PyTypeObject *)PyExc_GeneratorExit))
+        return GB_ENDED_CANCELLED;
+    if (cancelled_error != NULL && PyType_Check(cancelled_error)
+        && PyType_IsSubtype((PyTypeObject *)type, (PyTypeObject *)cancelled_error))
+        return GB_ENDED_CANCELLED;
+    return GB_ENDED_ERROR;
+}
+
+static void
+finish_nested(step *s, unsigned outcome)
+{
+    if (s->generation != generation)
+        return;
+    gb_step_coroutine *c = gb_step_coroutine_find(s->coroutine);
+    if (c == NULL)
+        return;
+    uint64_t ticks;
+    uint64_t now = gb_step_clock_now(&ticks);
+    c->end_ns = now > c->start_ns ? now : c->start_ns;
+    if (outcome >= RETURNED)
+        gb_step_coroutine_end(c, status_of(outcome), now);
+}
+
+static inline void
+finish(step *s, unsigned outcome)
+{
+    if (GB_UNLIKELY(s->nested)) {
+        finish_nested(s, outcome);
+        return;
+    }
+    uint64_t busy = gb_step_clock_since(s->start_ns, s->start_ticks);
+    uint64_t end_ns = s->start_ns + busy;
+    step_thread *thread = s->thread;
+    gb_step_record *r = thread->record;
+    bool ours = r != NULL && atomic_load_explicit(&r->seq, memory_order_relaxed) == s->seq;
+    PyObject *held = NULL;
+    if (GB_LIKELY(ours)) {
+        held = r->coroutine;
+        r->coroutine = NULL;
+        atomic_store_explicit(&r->seq, s->seq + 1, memory_order_release);
+        thread->outermost = NULL;
+    }
+    if (GB_LIKELY(s->generation == generation)) {
+        gb_step_coroutine *c = row_of(s);
+        if (GB_LIKELY(c != NULL)) {
+            c->end_ns = end_ns;
+            c->busy_ns += busy;
+            c->steps++;
+            c->bare_yields += outcome == YIELDED_NOTHING;
+        }
+        gb_step_function *f = gb_step_functions[s->function];
+        /* A step that another thread of control ran over has no time of its own. */
+        if (GB_LIKELY(f != NULL && f->serial == s->serial && ours)) {
+            f->steps++;
+            f->bare_yields += outcome == YIELDED_NOTHING;
+            f->busy_ns += busy;
+            f->used_ns = end_ns;
+            if (busy > f->step_ns_max)
+                f->step_ns_max = busy;
+            f->histogram.counts[gb_bucket_nopy(busy)]++;
+        }
+        steps_counted += ours;
+        if (outcome >= RETURNED && c != NULL)
+            gb_step_coroutine_end(c, status_of(outcome), end_ns);
+        if (GB_UNLIKELY(ours && busy >= atomic_load_explicit(&gb_blocked_ns, memory_order_relaxed)))
+            gb_watchdog_step_ended((uint32_t)(r - gb_step_records), s->seq, s->start_ns, busy, s->function, s->serial);
+    }
+    Py_XDECREF(held); /* never the last: whoever sends has its own */
+}
+
+static PySendResult
+send_step(PyObject *coroutine, PyObject *arg, PyObject **result)
+{
+    step s;
+    if (!begin(&s, coroutine, false))
+        return original_send(coroutine, arg, result);
+    PySendResult outcome = original_send(coroutine, arg, result);
+    finish(&s, outcome == PYGEN_NEXT     ? (*result == Py_None ? YIELDED_NOTHING : YIELDED)
+               : outcome == PYGEN_RETURN ? RETURNED
+                                         : FAILED);
+    return outcome;
+}
+
+static PyObject *
+throw_step(PyObject *coroutine, PyObject *const *args, Py_ssize_t n)
+{
+    step s;
+    if (!begin(&s, coroutine, true))
+        return original_throw(coroutine, args, n);
+    PyObject *result = original_throw(coroutine, args, n);
+    if (result != NULL)
+        finish(&s, result == Py_None ? YIELDED_NOTHING : YIELDED);
+    else if (frame_state(coroutine) < FRAME_EXECUTING)
+        finish(&s, YIELDED); /* refused its arguments: the coroutine did not move */
+    else
+        finish(&s, PyErr_Occurred() == PyExc_StopIteration ? RETURNED : FAILED);
+    return result;
+}
+
+/* ---- putting it in place ----------------------------------------------------------------------------------------- */
+
+/* Borrowed; NULL without an exception where it is not as it is known. */
+static PyMethodDef *
+throw_method(PyTypeObject *type)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    PyObject *dict = PyType_GetDict(type);
+#else
+    PyObject *dict = Py_NewRef(type->tp_dict);
+#endif
+    PyObject *found = dict == NULL ? NULL : PyDict_GetItemString(dict, "throw");
+    PyMethodDef *method =
+        found != NULL && Py_IS_TYPE(found, &PyMethodDescr_Type) ? ((PyMethodDescrObject *)found)->d_method : NULL;
+    Py_XDECREF(dict);
+    return method != NULL && method->ml_flags == METH_FASTCALL ? method : NULL;
+}
+
+/* The type of generators has the same two functions, and tells what they were. */
+static const char *
+put_in_place(void)
+{
+    PyAsyncMethods *slots = PyCoro_Type.tp_as_async;
+    sendfunc theirs = PyGen_Type.tp_as_async == NULL ? NULL : PyGen_Type.tp_as_async->am_send;
+    if (slots == NULL || theirs == NULL)
+        return "Coroutines of this Python have no am_send: their steps cannot be seen.";
+    if (slots->am_send != send_step) {
+        if (slots->am_send == theirs) {
+            original_send = theirs;
+            slots->am_send = send_step;
+        } else if (!left_in_chain) {
+            return "Another tool has replaced am_send of the coroutine type: stop it, or start glassbottom before it.";
+        }
+    }
+    PyMethodDef *ours = throw_method(&PyCoro_Type), *generators = throw_method(&PyGen_Type);
+    /* Without it steps by exception are not seen, and ends by it are found by steps_reconcile(). */
+    if (ours != NULL && generators != NULL && ours->ml_meth == generators->ml_meth) {
+        original_throw = (throw_function)(void (*)(void))ours->ml_meth;
+        replaced_throw = ours;
+        ours->ml_meth = (PyCFunction)(void (*)(void))throw_step;
+    }
+    left_in_chain = false;
+    return NULL;
+}
+
+static void
+take_away(void)
+{
+    if (original_send == NULL)
+        return;
+    if (PyCoro_Type.tp_as_async->am_send == send_step)
+        PyCoro_Type.tp_as_async->am_send = original_send;
+    else
+        left_in_chain = true;
+    if (replaced_throw != NULL && replaced_throw->ml_meth == (PyCFunction)(void (*)(void))throw_step) {
+        replaced_throw->ml_meth = (PyCFunction)(void (*)(void))original_throw;
+        replaced_throw = NULL;
+    }
+}
+
+/* At the end of the interpreter, when no Python object is left: one that is begun anew in this process is another's. */
+static void
+at_exit(void)
+{
+    atomic_store(&gb_steps_counting, false);
+    generation++;
+    take_away();
+    gb_step_tables_forget(true);
+    gb_watchdog_forget();
+    memset(loops, 0, sizeof loops);
+    get_running_loop = cancelled_error = NULL;
+}
+
+static void
+forget_loops(void)
+{
+    for (size_t i = 0; i < LOOPS_MAX; i++) {
+        loops[i].told = false;
+        Py_CLEAR(loops[i].reference);
+    }
+}
+
+static PyObject *
+native_steps_start(PyObject *self, PyObject *args)
+{
+    (void)self;
+    (void)args;
+    if (atomic_load(&gb_steps_counting))
+        Py_RETURN_NONE;
+    static bool exit_ready;
+    if (!thread_key_ready && pthread_key_create(&thread_key, give_back_record) != 0) {
+        PyErr_SetString(PyExc_RuntimeError, "This process has no thread-specific key left: steps cannot be seen.");
+        return NULL;
+    }
+    thread_key_ready = true;
+    if (gb_step_tables_map() < 0 || gb_fork_install() < 0)
+        return NULL;
+    if (!exit_ready && Py_AtExit(at_exit) == 0)
+        exit_ready = true;
+    main_interpreter = PyInterpreterState_Main();
+    generation++;
+    gb_step_tables_forget(false);
+    Py_XDECREF(gb_step_functions_take(true)); /* of the time before */
+    PyErr_Clear();
+    forget_loops();
+    for (uint32_t i = 0; i < GB_STEP_THREADS_MAX; i++)
+        gb_step_records[i].look_ns = 0;
+    steps_counted = threads_dropped = loops_dropped = 0;
+    gb_step_functions_dropped = gb_step_coroutines_dropped = gb_step_thrown = 0;
+    gb_step_clock_start();
+    const char *reason = put_in_place();
+    if (reason != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, reason);
+        return NULL;
+    }
+    atomic_store(&gb_steps_counting, true);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+native_steps_stop(PyObject *self, PyObject *args)
+{
+    (void)self;
+    (void)args;
+    if (!atomic_load(&gb_steps_counting))
+        Py_RETURN_NONE;
+    atomic_store(&gb_steps_counting, false);
+    generation++;
+    take_away();
+    gb_step_tables_forget(false);
+    forget_loops();
+    gb_watchdog_steps_stopped();
+    Py_RETURN_NONE;
+}
+
+#else
+
+static PyObject *
+native_steps_start(PyObject *self, PyObject *args)
+{
+    (void)self;
+    (void)args;
+    PyErr_SetString(PyExc_RuntimeError, GB_UNSUPPORTED);
+    return NULL;
+}
+
+static PyObject *
+native_steps_stop(PyObject *self, PyObject *args)
+{
+    (void)self;
+    (void)args;
+    Py_RETURN_NONE;
+}
+
+#endif
+
+/* ---- reading out ------------------------------------------------------------------------------------------------- */
+
+static PyObject *
+native_steps_take(PyObject *self, PyObject *args)
+{
+    (void)self;
+    (void)args;
+    return gb_step_functions_take(!atomic_load(&gb_steps_counting));
+}
+
+static PyObject *
+native_steps_of(PyObject *self, PyObject *coroutine)
+{
+    (void)self;
+#ifndef GB_UNSUPPORTED
+    if (!atomic_load(&gb_steps_counting) || !PyCoro_CheckExact(coroutine) || frame_state(coroutine) == FRAME_CREATED)
+        Py_RETURN_NONE;
+    gb_step_coroutine *c = gb_step_coroutine_find(coroutine);
+    if (c != NULL)
+        return Py_BuildValue("(KKKIIK)", (unsigned long long)c->first_ns, (unsigned long long)c->start_ns,
+                             (unsigned long long)c->end_ns, (unsigned int)c->steps, (unsigned int)c->bare_yields,
+                             (unsigned long long)c->busy_ns);
+#else
+    (void)coroutine;
+#endif
+    Py_RETURN_NONE;
+}
+
+static void
+keep_row(const void *coroutine)
+{
+    gb_step_coroutine *c = coroutine == NULL ? NULL : gb_step_coroutine_find(coroutine);
+    if (c != NULL)
+        c->kept = true;
+}
+
+static PyObject *
+native_steps_reconcile(PyObject *self, PyObject *args)
+{
+    (void)self;
+    PyObject *live;
+    unsigned long long listed_ns = UINT64_MAX;
+    if (!PyArg_ParseTuple(args, "O!|K:steps_reconcile", &PyList_Type, &live, &listed_ns))
+        return NULL;
+    if (!atomic_load(&gb_steps_counting))
+        return PyLong_FromLong(0);
+    gb_step_coroutines_keep_newer(listed_ns);
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(live); i++)
+        keep_row(PyList_GET_ITEM(live, i));
+    for (uint32_t i = 0; i < atomic_load(&gb_step_records_used); i++) {
+        if (atomic_load(&gb_step_records[i].seq) & 1)
+            keep_row(gb_step_records[i].coroutine);
+    }
+    return PyLong_FromUnsignedLong(gb_step_coroutines_end_unkept());
+}
+
+static PyObject *
+native_steps_loops(PyObject *self, PyObject *args)
+{
+    (void)self;
+    (void)args;
+    PyObject *list = PyList_New(0);
+#ifndef GB_UNSUPPORTED
+    for (size_t i = 0; list != NULL && i < LOOPS_MAX; i++) {
+        if (loops[i].reference == NULL || loops[i].told)
+            continue;
+        loops[i].told = true;
+        PyObject *loop = loop_of(loops[i].reference);
+        if (loop != NULL && PyList_Append(list, loop) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(loop);
+    }
+#endif
+    return list;
+}
+
+static PyObject *
+native_steps_running(PyObject *self, PyObject *args)
+{
+    (void)self;
+    (void)args;
+    PyObject *list = PyList_New(0);
+    for (uint32_t i = 0; list != NULL && i < atomic_load(&gb_step_records_used); i++) {
+        gb_step_record *r = &gb_step_records[i];
+        if ((atomic_load(&r->seq) & 1) == 0)
+            continue;
+        PyCodeObject *code = gb_step_function_code(atomic_load(&r->function), atomic_load(&r->serial));
+        if (code == NULL)
+            continue;
+        PyObject *row =
+            Py_BuildValue("(kOK)", atomic_load(&r->thread), code, (unsigned long long)atomic_load(&r->start_ns));
+        if (row == NULL || PyList_Append(list, row) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(row);
+    }
+    return list;
+}
+
+static PyObject *
+native_steps_statistics(PyObject *self, PyObject *args)
+{
+    (void)self;
+    (void)args;
+    unsigned int threads = 0;
+    for (uint32_t i = 0; i < GB_STEP_THREADS_MAX; i++)
+        threads += atomic_load(&gb_step_records[i].used) != 0;
+    return Py_BuildValue(
+        "{s:i,s:K,s:I,s:I,s:K,s:I,s:I,s:K,s:I,s:I,s:K,s:K,s:K,s:n}", "state", (int)atomic_load(&gb_steps_counting),
+        "steps", (unsigned long long)steps_counted, "threads", threads, "threads_max", GB_STEP_THREADS_MAX,
+        "threads_dropped", (unsigned long long)threads_dropped, "coroutines", (unsigned int)gb_step_coroutines_used,
+        "coroutines_max", GB_STEP_COROUTINES_MAX, "coroutines_dropped", (unsigned long long)gb_step_coroutines_dropped,
+        "functions", (unsigned int)gb_step_functions_used, "functions_max", GB_STEP_FUNCTIONS_MAX, "functions_dropped",
+        (unsigned long long)gb_step_functions_dropped, "loops_dropped", (unsigned long long)loops_dropped, "thrown",
+        (unsigned long long)gb_step_thrown, "tables_bytes", (Py_ssize_t)gb_step_tables_bytes());
+}
 
 PyMethodDef gb_step_methods[] = {
+    {"steps_start", native_steps_start, METH_NOARGS, NULL},
+    {"steps_stop", native_steps_stop, METH_NOARGS, NULL},
+    {"steps_take", native_steps_take, METH_NOARGS, NULL},
+    {"steps_of", native_steps_of, METH_O, NULL},
+    {"steps_reconcile", native_steps_reconcile, METH_VARARGS, NULL},
+    {"steps_loops", native_steps_loops, METH_NOARGS, NULL},
+    {"steps_running", native_steps_running, METH_NOARGS, NULL},
+    {"steps_statistics", native_steps_statistics, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
-
-void
-gb_steps_after_fork_child(void)
-{
-}
 
 PyCodeObject *
 gb_step_code_gil(unsigned long thread_id)
 {
-    (void)thread_id;
+    uint32_t used = atomic_load_explicit(&gb_step_records_used, memory_order_relaxed);
+    for (uint32_t i = 0; i < used; i++) {
+        gb_step_record *r = &gb_step_records[i];
+        if (atomic_load_explicit(&r->thread, memory_order_relaxed) == thread_id && (atomic_load(&r->seq) & 1) != 0)
+            return gb_step_function_code(atomic_load(&r->function), atomic_load(&r->serial));
+    }
     return NULL;
+}
+
+/* The thread that forked may be in a step, and will come back out of it: its record stays, and its generation tells it
+ * that nobody counts any more. */
+void
+gb_steps_after_fork_child(void)
+{
+#ifndef GB_UNSUPPORTED
+    atomic_store(&gb_steps_counting, false);
+    generation++;
+    for (uint32_t i = 0; i < GB_STEP_THREADS_MAX; i++) {
+        gb_step_record *r = &gb_step_records[i];
+        r->look_ns = 0;
+        if (r == this_thread.record)
+            continue;
+        r->coroutine = NULL;
+        uint64_t seq = atomic_load(&r->seq);
+        atomic_store(&r->seq, seq + (seq & 1));
+        atomic_store(&r->used, 0);
+    }
+    gb_step_tables_forget(true);
+    for (size_t i = 0; i < LOOPS_MAX; i++)
+        loops[i] = (known_loop){NULL, false};
+    steps_counted = threads_dropped = loops_dropped = 0;
+    gb_step_functions_dropped = gb_step_coroutines_dropped = gb_step_thrown = 0;
+#endif
 }

@@ -1,0 +1,156 @@
+/* steps.h: what steps.c, step_clock.c, step_tables.c and watchdog.c share. Everything in it needs the GIL of the main
+ * interpreter unless it says otherwise.
+ */
+#ifndef GB_STEPS_H
+#define GB_STEPS_H
+
+#include "core.h"
+
+/* ---- step_clock.c: CLOCK_MONOTONIC, read twice in every step ----------------------------------------------------- */
+
+typedef struct {
+    bool ticking;        /* the processor's counter is used */
+    uint64_t base_ticks; /* this reading of it ... */
+    uint64_t base_ns;    /* ... was this on CLOCK_MONOTONIC */
+    uint64_t rate;       /* nanoseconds a tick, times 2^32 */
+    uint64_t span_ticks; /* how long after the base the rate is trusted */
+} gb_step_clock_state;
+extern gb_step_clock_state gb_step_clock;
+
+void gb_step_clock_start(void);
+/* The slow way: reads CLOCK_MONOTONIC, and compares the counter with it. *ticks 0: the counter is not used. */
+uint64_t gb_step_clock_follow(uint64_t *ticks);
+
+#if defined(__x86_64__)
+#include <x86intrin.h>
+static inline uint64_t
+gb_ticks_to_ns(uint64_t ticks)
+{
+    return (uint64_t)((unsigned __int128)ticks * gb_step_clock.rate >> 32);
+}
+#endif
+
+/* Now, on CLOCK_MONOTONIC; *ticks is for gb_step_clock_since(). */
+static inline uint64_t
+gb_step_clock_now(uint64_t *ticks)
+{
+#if defined(__x86_64__)
+    if (GB_LIKELY(gb_step_clock.ticking)) {
+        *ticks = __rdtsc();
+        uint64_t since = *ticks - gb_step_clock.base_ticks;
+        if (GB_LIKELY(since < gb_step_clock.span_ticks))
+            return gb_step_clock.base_ns + gb_ticks_to_ns(since);
+    }
+#endif
+    return gb_step_clock_follow(ticks);
+}
+
+/* Beyond this a duration is measured by CLOCK_MONOTONIC alone: there the price does not matter, and a counter that was
+ * moved under a running step (migration of a virtual machine) does no harm. */
+#define GB_STEP_TICKS_NS_MAX UINT64_C(1000000)
+
+static inline uint64_t
+gb_step_clock_since(uint64_t start_ns, uint64_t start_ticks)
+{
+#if defined(__x86_64__)
+    if (GB_LIKELY(start_ticks != 0)) {
+        uint64_t ticks = __rdtsc() - start_ticks;
+        uint64_t ns = gb_ticks_to_ns((int64_t)ticks < 0 ? 0 : ticks);
+        if (GB_LIKELY(ns < GB_STEP_TICKS_NS_MAX))
+            return ns;
+    }
+#else
+    (void)start_ticks;
+#endif
+    uint64_t now = gb_monotonic_ns();
+    return now > start_ns ? now - start_ns : 0;
+}
+
+/* ---- step_tables.c: coroutine functions, and coroutines ---------------------------------------------------------- */
+
+#define GB_STEP_FUNCTIONS_MAX 1023u /* numbers 1 to this; 0: none */
+#define GB_STEP_COROUTINE_SLOTS 16384u
+#define GB_STEP_COROUTINES_MAX 12288u /* three quarters: linear probing stays short */
+
+enum { GB_ENDED_OK, GB_ENDED_ERROR, GB_ENDED_CANCELLED, GB_ENDED_THROWN, GB_ENDED_KINDS };
+
+typedef struct {
+    uint64_t count, lifetime_ns, busy_ns, min_ns, max_ns;
+    gb_histogram histogram;
+} gb_step_ending;
+
+typedef struct {
+    PyCodeObject *code; /* strong */
+    uint64_t serial;    /* never used twice: whether a number still means the same function */
+    uint32_t coroutines;
+    uint64_t used_ns; /* of its last step */
+    uint64_t steps, bare_yields, busy_ns, step_ns_max;
+    gb_step_ending *ended[GB_ENDED_KINDS];
+    gb_histogram histogram;
+} gb_step_function;
+
+typedef struct {
+    const void *coroutine; /* NULL: free. Never dereferenced: it may be gone */
+    uint64_t first_ns, start_ns, end_ns, busy_ns;
+    uint32_t steps, bare_yields;
+    uint16_t function;
+    bool late; /* it was not met at its first step: how long it has lived is not known */
+    bool kept; /* scratch of reconciling */
+    uint64_t padding;
+} gb_step_coroutine;
+
+extern gb_step_function *gb_step_functions[GB_STEP_FUNCTIONS_MAX + 1];
+extern uint32_t gb_step_functions_used, gb_step_coroutines_used;
+extern uint64_t gb_step_functions_dropped, gb_step_coroutines_dropped, gb_step_thrown;
+
+int gb_step_tables_map(void); /* -1 with an exception */
+/* Its number, made on first use; 0 when there is no room. Sets no exception and runs no Python code. */
+uint32_t gb_step_function_of(PyCodeObject *code);
+/* Its code, or NULL when the number now means another or nothing. Borrowed: good until the GIL is given up. */
+PyCodeObject *gb_step_function_code(uint32_t function, uint64_t serial);
+gb_step_coroutine *gb_step_coroutine_find(const void *coroutine);
+gb_step_coroutine *gb_step_coroutine_add(const void *coroutine, uint32_t function, uint64_t now, bool late);
+/* Takes it out of the table and counts its life, unless it was met late. Moves others: earlier pointers are void. */
+void gb_step_coroutine_end(gb_step_coroutine *c, unsigned status, uint64_t now);
+/* Reconciling: first keep those that stepped at that time or later, then mark others, then end the rest. */
+void gb_step_coroutines_keep_newer(uint64_t ns);
+uint32_t gb_step_coroutines_end_unkept(void);
+/* What was counted since the last take, as of _native.steps_take(). all: and gives up every function. */
+PyObject *gb_step_functions_take(bool all);
+/* Every coroutine; in a child, where dropping references is not safe, every function too. */
+void gb_step_tables_forget(bool child);
+size_t gb_step_tables_bytes(void);
+
+/* ---- steps.c: what a thread's step is, for all to see without the GIL -------------------------------------------- */
+
+#define GB_STEP_THREADS_MAX 256u
+
+typedef struct {
+    _Atomic uint64_t seq; /* odd: a step runs, and the rest is its; changes only in its own thread, with the GIL */
+    _Atomic uint64_t start_ns;
+    _Atomic uint64_t serial;
+    _Atomic uint32_t function;
+    _Atomic uint32_t used;          /* by a thread that lives */
+    _Atomic unsigned long thread;   /* as threading.get_ident() */
+    _Atomic(PyThreadState *) state; /* never dereferenced before it was found among the living */
+    PyObject *coroutine;            /* strong while the step runs; with the GIL only */
+    uint64_t look_ns;               /* when to look for a new event loop */
+} gb_step_record;
+/* Threads that are gone give theirs back, memory never goes: whoever reads needs no lock. */
+extern gb_step_record gb_step_records[GB_STEP_THREADS_MAX];
+extern _Atomic uint32_t gb_step_records_used; /* those beyond were never used */
+extern atomic_bool gb_steps_counting;
+
+/* ---- watchdog.c ---------------------------------------------------------------------------------------------------- */
+
+/* Steps this long are told to gb_watchdog_step_ended(). */
+extern _Atomic uint64_t gb_blocked_ns;
+/* After the step was taken back from the record, in its own thread, without giving up the GIL in between. Runs no
+ * Python code and leaves exceptions alone. */
+void gb_watchdog_step_ended(uint32_t record, uint64_t seq, uint64_t start_ns, uint64_t busy_ns, uint32_t function,
+                            uint64_t serial);
+void gb_watchdog_steps_stopped(void);
+/* Every block, without dropping a reference: at the end of the interpreter. */
+void gb_watchdog_forget(void);
+
+#endif
