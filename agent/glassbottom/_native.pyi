@@ -208,6 +208,23 @@ def steps_statistics() -> dict[str, int]:
     coroutines, coroutines_max, coroutines_dropped (steps of more than that), functions, functions_max,
     functions_dropped (steps of more than that), loops_dropped, thrown, tables_bytes."""
 
+# ---- awaits.c: where a coroutine waits ---------------------------------------------------------------------------
+
+def await_chain(
+    coroutine: object, objects: list[object] = ..., /
+) -> tuple[bytes, list[tuple[CodeType, int]], object, int]:
+    """(key, places, awaited, state) of a coroutine and what it awaits in turn, as far as coroutines and generators go.
+
+    places: (code, byte offset of the instruction or -1 if not started), innermost first; of more than 64 the middle is
+    left out. key: equal for equal places, as long as their code objects live. awaited: what the innermost awaits, such
+    as a FutureIter; None when it was resumed or yielded of its own accord. state of the outermost: 0 created,
+    1 suspended, 2 running, 3 finished (or no object of the interpreter's own types). The coroutines and generators are
+    added to `objects`, outermost first. No frame object is made."""
+
+def unawaited_hook(original: object, codes: list[CodeType], codes_max: int, /) -> object:
+    """A replacement of warnings._warn_unawaited_coroutine: adds the code of the coroutine to the list, up to so many,
+    and calls the original, with no Python frame of its own between."""
+
 # ---- watchdog.c: what holds a loop, while it does; the clock -------------------------------------------------------
 
 BlockRow = tuple[int, int, CodeType, int, list[tuple[CodeType, int]], bool, bool, bool, int]

@@ -277,8 +277,9 @@ unsigned gb_bucket_nopy(uint64_t ns);
 int gb_histogram_to_python(const gb_histogram *h, int *offset, PyObject **counts);
 int gb_operations_add_types(PyObject *module); /* -1 with an exception */
 
-/* ---- steps.c, watchdog.c, threads.c ---------------------------------------------------------------------------- */
+/* ---- awaits.c, steps.c, watchdog.c, threads.c ------------------------------------------------------------------ */
 
+extern PyMethodDef gb_await_methods[];
 extern PyMethodDef gb_step_methods[];
 extern PyMethodDef gb_watchdog_methods[];
 extern PyMethodDef gb_thread_methods[];
