@@ -11,6 +11,7 @@
 #endif
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <stdbool.h>
 
 #if defined(PYPY_VERSION) || defined(GRAALVM_PYTHON)
 #define GB_UNSUPPORTED "Heap sampling needs CPython; this is another implementation."
@@ -37,6 +38,17 @@ gb_thread_state_nopy(void)
         return NULL;
 #endif
     return ts->interp == PyInterpreterState_Main() ? ts : NULL;
+}
+
+/* Whether the interpreter is on its way out, from any thread. */
+static inline bool
+gb_finalizing_nopy(void)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    return Py_IsFinalizing();
+#else
+    return _Py_IsFinalizing();
+#endif
 }
 
 /* Bytes between the start of a block and the PyObject in it, for a type with these flags.

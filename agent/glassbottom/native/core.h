@@ -13,7 +13,10 @@
  *   steps.c       every step of every coroutine that an event loop runs
  *   step_clock.c  the clock that is read in every step
  *   step_tables.c coroutine functions, and coroutines
+ *   step_loops.c  which event loops there are
+ *   step_report.c reads steps out
  *   watchdog.c    what holds a loop, while it does; and the clock that samples threads
+ *   blocks.c      the steps that held one, until they are told
  *   threads.c, thread_roots.c   where every thread is
  *   fork.c        what a forked child must forget
  *   module.c      the Python face of the heap, and the methods of all

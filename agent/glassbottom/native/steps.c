@@ -33,14 +33,13 @@
 #endif
 
 #define LOOK_NS UINT64_C(1000000000)
-#define LOOPS_MAX 64
 #define RETRY_STEPS 1024u
 
 gb_step_record gb_step_records[GB_STEP_THREADS_MAX];
 _Atomic uint32_t gb_step_records_used;
 atomic_bool gb_steps_counting;
 
-static uint64_t steps_counted, threads_dropped, loops_dropped;
+uint64_t gb_steps_counted, gb_step_threads_dropped;
 static uint64_t generation; /* steps that began in another are not counted: the tables were emptied meanwhile */
 
 #ifndef GB_UNSUPPORTED
@@ -68,8 +67,6 @@ static sendfunc original_send; /* set once, before the wrapper is in place */
 static throw_function original_throw;
 static PyMethodDef *replaced_throw; /* NULL: the original is in place */
 static PyInterpreterState *main_interpreter;
-static PyObject *get_running_loop; /* asyncio's, once it is imported */
-static PyObject *cancelled_error;
 static bool left_in_chain; /* somebody sits above us, and calls us */
 
 /* ---- coroutines, from inside ------------------------------------------------------------------------------------- */
@@ -96,6 +93,12 @@ code_of(PyObject *coroutine)
 #endif
 }
 
+bool
+gb_step_has_begun(PyObject *coroutine)
+{
+    return frame_state(coroutine) != FRAME_CREATED;
+}
+
 /* ---- threads ----------------------------------------------------------------------------------------------------- */
 
 static pthread_key_t thread_key;
@@ -117,7 +120,7 @@ take_record(step_thread *thread)
 {
     if (thread->refused != 0) {
         thread->refused--;
-        threads_dropped++;
+        gb_step_threads_dropped++;
         return NULL;
     }
     for (uint32_t i = 0; i < GB_STEP_THREADS_MAX; i++) {
@@ -137,85 +140,8 @@ take_record(step_thread *thread)
         return thread->record = r;
     }
     thread->refused = RETRY_STEPS;
-    threads_dropped++;
+    gb_step_threads_dropped++;
     return NULL;
-}
-
-/* ---- event loops ------------------------------------------------------------------------------------------------- */
-
-typedef struct {
-    PyObject *reference; /* weak */
-    bool told;
-} known_loop;
-static known_loop loops[LOOPS_MAX];
-
-/* New reference, or NULL when it is gone; sets no exception. */
-static PyObject *
-loop_of(PyObject *reference)
-{
-#if PY_VERSION_HEX >= 0x030D0000
-    PyObject *loop = NULL;
-    return PyWeakref_GetRef(reference, &loop) == 1 ? loop : NULL;
-#else
-    PyObject *loop = PyWeakref_GetObject(reference);
-    return loop == NULL || loop == Py_None ? NULL : Py_NewRef(loop);
-#endif
-}
-
-static void
-remember_loop(PyObject *loop)
-{
-    known_loop *room = NULL;
-    for (size_t i = 0; i < LOOPS_MAX; i++) {
-        if (loops[i].reference == NULL) {
-            room = &loops[i];
-            continue;
-        }
-        PyObject *known = loop_of(loops[i].reference);
-        bool same = known == loop;
-        if (known == NULL)
-            room = &loops[i];
-        Py_XDECREF(known);
-        if (same)
-            return;
-    }
-    if (room == NULL) {
-        loops_dropped++;
-        return;
-    }
-    PyObject *reference = PyWeakref_NewRef(loop, NULL);
-    PyObject *gone = room->reference;
-    *room = (known_loop){.reference = reference, .told = false};
-    Py_XDECREF(gone);
-}
-
-static void
-fetch(const char *module_name, const char *name, PyObject **into)
-{
-    if (*into != NULL)
-        return;
-    PyObject *key = PyUnicode_FromString(module_name);
-    PyObject *module = key == NULL ? NULL : PyImport_GetModule(key);
-    if (module != NULL)
-        *into = PyObject_GetAttrString(module, name);
-    Py_XDECREF(module);
-    Py_XDECREF(key);
-}
-
-/* An ordinary call into Python, before the step begins. asyncio is looked for among the modules that are there: to
- * import it for a program that does without would cost that program more than everything else here. */
-static void
-look_for_loop(void)
-{
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    fetch("asyncio.events", "_get_running_loop", &get_running_loop);
-    fetch("asyncio.exceptions", "CancelledError", &cancelled_error);
-    PyObject *loop = get_running_loop == NULL ? NULL : PyObject_CallNoArgs(get_running_loop);
-    if (loop != NULL && loop != Py_None)
-        remember_loop(loop);
-    Py_XDECREF(loop);
-    PyErr_Restore(type, value, traceback); /* and forgets what went wrong here */
 }
 
 /* ---- a step ------------------------------------------------------------------------------------------------------ */
@@ -225,7 +151,8 @@ static inline void
 find_row(step *s, bool created)
 {
     gb_step_coroutine *c = gb_step_coroutine_find(s->coroutine);
-    if (GB_UNLIKELY(c != NULL && created)) {
+    gb_step_function *f = c == NULL ? NULL : gb_step_functions[c->function];
+    if (GB_UNLIKELY(c != NULL && (created || (f != NULL && f->code != code_of(s->coroutine))))) {
         /* Another one lived at this address, and ended where no step is seen: closed, or dropped. */
         gb_step_coroutine_end(c, GB_ENDED_THROWN, c->end_ns > c->first_ns ? c->end_ns : c->first_ns);
         c = NULL;
@@ -237,8 +164,8 @@ find_row(step *s, bool created)
         gb_step_functions_dropped += s->function == 0;
         c = gb_step_coroutine_add(s->coroutine, s->function, s->start_ns, !created);
         gb_step_coroutines_dropped += c == NULL;
+        f = gb_step_functions[s->function];
     }
-    gb_step_function *f = gb_step_functions[s->function];
     s->serial = f == NULL ? 0 : f->serial;
     s->row = c;
     if (GB_LIKELY(c != NULL))
@@ -317,7 +244,7 @@ begin(step *s, PyObject *coroutine, bool by_throw)
     s->start_ns = gb_step_clock_now(&s->start_ticks);
     if (GB_UNLIKELY(s->start_ns >= r->look_ns)) {
         r->look_ns = s->start_ns + LOOK_NS;
-        look_for_loop();
+        gb_step_loops_look();
         if (!atomic_load_explicit(&gb_steps_counting, memory_order_relaxed))
             return false;
         s->start_ns = gb_step_clock_now(&s->start_ticks);
@@ -352,8 +279,8 @@ status_of(unsigned outcome)
         return GB_ENDED_ERROR;
     if (PyType_IsSubtype((PyTypeObject *)type, (PyTypeObject *)PyExc_GeneratorExit))
         return GB_ENDED_CANCELLED;
-    if (cancelled_error != NULL && PyType_Check(cancelled_error)
-        && PyType_IsSubtype((PyTypeObject *)type, (PyTypeObject *)cancelled_error))
+    if (gb_cancelled_error != NULL && PyType_Check(gb_cancelled_error)
+        && PyType_IsSubtype((PyTypeObject *)type, (PyTypeObject *)gb_cancelled_error))
         return GB_ENDED_CANCELLED;
     return GB_ENDED_ERROR;
 }
@@ -411,11 +338,11 @@ finish(step *s, unsigned outcome)
                 f->step_ns_max = busy;
             f->histogram.counts[gb_bucket_nopy(busy)]++;
         }
-        steps_counted += ours;
+        gb_steps_counted += ours;
         if (outcome >= RETURNED && c != NULL)
             gb_step_coroutine_end(c, status_of(outcome), end_ns);
         if (GB_UNLIKELY(ours && busy >= atomic_load_explicit(&gb_blocked_ns, memory_order_relaxed)))
-            gb_watchdog_step_ended((uint32_t)(r - gb_step_records), s->seq, s->start_ns, busy, s->function, s->serial);
+            gb_block_end((uint32_t)(r - gb_step_records), s->seq, s->start_ns, busy, s->function, s->serial);
     }
     Py_XDECREF(held); /* never the last: whoever sends has its own */
 }
@@ -517,35 +444,23 @@ at_exit(void)
     generation++;
     take_away();
     gb_step_tables_forget(true);
-    gb_watchdog_forget();
-    memset(loops, 0, sizeof loops);
-    get_running_loop = cancelled_error = NULL;
+    gb_blocks_forget(false);
+    gb_step_loops_forget(false);
 }
 
-static void
-forget_loops(void)
+int
+gb_steps_start(void)
 {
-    for (size_t i = 0; i < LOOPS_MAX; i++) {
-        loops[i].told = false;
-        Py_CLEAR(loops[i].reference);
-    }
-}
-
-static PyObject *
-native_steps_start(PyObject *self, PyObject *args)
-{
-    (void)self;
-    (void)args;
     if (atomic_load(&gb_steps_counting))
-        Py_RETURN_NONE;
+        return 0;
     static bool exit_ready;
     if (!thread_key_ready && pthread_key_create(&thread_key, give_back_record) != 0) {
         PyErr_SetString(PyExc_RuntimeError, "This process has no thread-specific key left: steps cannot be seen.");
-        return NULL;
+        return -1;
     }
     thread_key_ready = true;
     if (gb_step_tables_map() < 0 || gb_fork_install() < 0)
-        return NULL;
+        return -1;
     if (!exit_ready && Py_AtExit(at_exit) == 0)
         exit_ready = true;
     main_interpreter = PyInterpreterState_Main();
@@ -553,197 +468,56 @@ native_steps_start(PyObject *self, PyObject *args)
     gb_step_tables_forget(false);
     Py_XDECREF(gb_step_functions_take(true)); /* of the time before */
     PyErr_Clear();
-    forget_loops();
+    gb_step_loops_forget(true);
     for (uint32_t i = 0; i < GB_STEP_THREADS_MAX; i++)
         gb_step_records[i].look_ns = 0;
-    steps_counted = threads_dropped = loops_dropped = 0;
+    gb_steps_counted = gb_step_threads_dropped = 0;
     gb_step_functions_dropped = gb_step_coroutines_dropped = gb_step_thrown = 0;
     gb_step_clock_start();
     const char *reason = put_in_place();
     if (reason != NULL) {
         PyErr_SetString(PyExc_RuntimeError, reason);
-        return NULL;
+        return -1;
     }
     atomic_store(&gb_steps_counting, true);
-    Py_RETURN_NONE;
+    return 0;
 }
 
-static PyObject *
-native_steps_stop(PyObject *self, PyObject *args)
+void
+gb_steps_stop(void)
 {
-    (void)self;
-    (void)args;
     if (!atomic_load(&gb_steps_counting))
-        Py_RETURN_NONE;
+        return;
     atomic_store(&gb_steps_counting, false);
     generation++;
     take_away();
     gb_step_tables_forget(false);
-    forget_loops();
+    gb_step_loops_forget(true);
     gb_watchdog_steps_stopped();
-    Py_RETURN_NONE;
 }
 
 #else
 
-static PyObject *
-native_steps_start(PyObject *self, PyObject *args)
+bool
+gb_step_has_begun(PyObject *coroutine)
 {
-    (void)self;
-    (void)args;
-    PyErr_SetString(PyExc_RuntimeError, GB_UNSUPPORTED);
-    return NULL;
-}
-
-static PyObject *
-native_steps_stop(PyObject *self, PyObject *args)
-{
-    (void)self;
-    (void)args;
-    Py_RETURN_NONE;
-}
-
-#endif
-
-/* ---- reading out ------------------------------------------------------------------------------------------------- */
-
-static PyObject *
-native_steps_take(PyObject *self, PyObject *args)
-{
-    (void)self;
-    (void)args;
-    return gb_step_functions_take(!atomic_load(&gb_steps_counting));
-}
-
-static PyObject *
-native_steps_of(PyObject *self, PyObject *coroutine)
-{
-    (void)self;
-#ifndef GB_UNSUPPORTED
-    if (!atomic_load(&gb_steps_counting) || !PyCoro_CheckExact(coroutine) || frame_state(coroutine) == FRAME_CREATED)
-        Py_RETURN_NONE;
-    gb_step_coroutine *c = gb_step_coroutine_find(coroutine);
-    if (c != NULL)
-        return Py_BuildValue("(KKKIIK)", (unsigned long long)c->first_ns, (unsigned long long)c->start_ns,
-                             (unsigned long long)c->end_ns, (unsigned int)c->steps, (unsigned int)c->bare_yields,
-                             (unsigned long long)c->busy_ns);
-#else
     (void)coroutine;
+    return false;
+}
+
+int
+gb_steps_start(void)
+{
+    PyErr_SetString(PyExc_RuntimeError, GB_UNSUPPORTED);
+    return -1;
+}
+
+void
+gb_steps_stop(void)
+{
+}
+
 #endif
-    Py_RETURN_NONE;
-}
-
-static void
-keep_row(const void *coroutine)
-{
-    gb_step_coroutine *c = coroutine == NULL ? NULL : gb_step_coroutine_find(coroutine);
-    if (c != NULL)
-        c->kept = true;
-}
-
-static PyObject *
-native_steps_reconcile(PyObject *self, PyObject *args)
-{
-    (void)self;
-    PyObject *live;
-    unsigned long long listed_ns = UINT64_MAX;
-    if (!PyArg_ParseTuple(args, "O!|K:steps_reconcile", &PyList_Type, &live, &listed_ns))
-        return NULL;
-    if (!atomic_load(&gb_steps_counting))
-        return PyLong_FromLong(0);
-    gb_step_coroutines_keep_newer(listed_ns);
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(live); i++)
-        keep_row(PyList_GET_ITEM(live, i));
-    for (uint32_t i = 0; i < atomic_load(&gb_step_records_used); i++) {
-        if (atomic_load(&gb_step_records[i].seq) & 1)
-            keep_row(gb_step_records[i].coroutine);
-    }
-    return PyLong_FromUnsignedLong(gb_step_coroutines_end_unkept());
-}
-
-static PyObject *
-native_steps_loops(PyObject *self, PyObject *args)
-{
-    (void)self;
-    (void)args;
-    PyObject *list = PyList_New(0);
-#ifndef GB_UNSUPPORTED
-    for (size_t i = 0; list != NULL && i < LOOPS_MAX; i++) {
-        if (loops[i].reference == NULL || loops[i].told)
-            continue;
-        loops[i].told = true;
-        PyObject *loop = loop_of(loops[i].reference);
-        if (loop != NULL && PyList_Append(list, loop) < 0)
-            Py_CLEAR(list);
-        Py_XDECREF(loop);
-    }
-#endif
-    return list;
-}
-
-static PyObject *
-native_steps_running(PyObject *self, PyObject *args)
-{
-    (void)self;
-    (void)args;
-    PyObject *list = PyList_New(0);
-    for (uint32_t i = 0; list != NULL && i < atomic_load(&gb_step_records_used); i++) {
-        gb_step_record *r = &gb_step_records[i];
-        if ((atomic_load(&r->seq) & 1) == 0)
-            continue;
-        PyCodeObject *code = gb_step_function_code(atomic_load(&r->function), atomic_load(&r->serial));
-        if (code == NULL)
-            continue;
-        PyObject *row =
-            Py_BuildValue("(kOK)", atomic_load(&r->thread), code, (unsigned long long)atomic_load(&r->start_ns));
-        if (row == NULL || PyList_Append(list, row) < 0)
-            Py_CLEAR(list);
-        Py_XDECREF(row);
-    }
-    return list;
-}
-
-static PyObject *
-native_steps_statistics(PyObject *self, PyObject *args)
-{
-    (void)self;
-    (void)args;
-    unsigned int threads = 0;
-    for (uint32_t i = 0; i < GB_STEP_THREADS_MAX; i++)
-        threads += atomic_load(&gb_step_records[i].used) != 0;
-    return Py_BuildValue(
-        "{s:i,s:K,s:I,s:I,s:K,s:I,s:I,s:K,s:I,s:I,s:K,s:K,s:K,s:n}", "state", (int)atomic_load(&gb_steps_counting),
-        "steps", (unsigned long long)steps_counted, "threads", threads, "threads_max", GB_STEP_THREADS_MAX,
-        "threads_dropped", (unsigned long long)threads_dropped, "coroutines", (unsigned int)gb_step_coroutines_used,
-        "coroutines_max", GB_STEP_COROUTINES_MAX, "coroutines_dropped", (unsigned long long)gb_step_coroutines_dropped,
-        "functions", (unsigned int)gb_step_functions_used, "functions_max", GB_STEP_FUNCTIONS_MAX, "functions_dropped",
-        (unsigned long long)gb_step_functions_dropped, "loops_dropped", (unsigned long long)loops_dropped, "thrown",
-        (unsigned long long)gb_step_thrown, "tables_bytes", (Py_ssize_t)gb_step_tables_bytes());
-}
-
-PyMethodDef gb_step_methods[] = {
-    {"steps_start", native_steps_start, METH_NOARGS, NULL},
-    {"steps_stop", native_steps_stop, METH_NOARGS, NULL},
-    {"steps_take", native_steps_take, METH_NOARGS, NULL},
-    {"steps_of", native_steps_of, METH_O, NULL},
-    {"steps_reconcile", native_steps_reconcile, METH_VARARGS, NULL},
-    {"steps_loops", native_steps_loops, METH_NOARGS, NULL},
-    {"steps_running", native_steps_running, METH_NOARGS, NULL},
-    {"steps_statistics", native_steps_statistics, METH_NOARGS, NULL},
-    {NULL, NULL, 0, NULL},
-};
-
-PyCodeObject *
-gb_step_code_gil(unsigned long thread_id)
-{
-    uint32_t used = atomic_load_explicit(&gb_step_records_used, memory_order_relaxed);
-    for (uint32_t i = 0; i < used; i++) {
-        gb_step_record *r = &gb_step_records[i];
-        if (atomic_load_explicit(&r->thread, memory_order_relaxed) == thread_id && (atomic_load(&r->seq) & 1) != 0)
-            return gb_step_function_code(atomic_load(&r->function), atomic_load(&r->serial));
-    }
-    return NULL;
-}
 
 /* The thread that forked may be in a step, and will come back out of it: its record stays, and its generation tells it
  * that nobody counts any more. */
@@ -764,9 +538,8 @@ gb_steps_after_fork_child(void)
         atomic_store(&r->used, 0);
     }
     gb_step_tables_forget(true);
-    for (size_t i = 0; i < LOOPS_MAX; i++)
-        loops[i] = (known_loop){NULL, false};
-    steps_counted = threads_dropped = loops_dropped = 0;
+    gb_step_loops_forget(false);
+    gb_steps_counted = gb_step_threads_dropped = 0;
     gb_step_functions_dropped = gb_step_coroutines_dropped = gb_step_thrown = 0;
 #endif
 }

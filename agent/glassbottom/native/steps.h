@@ -1,4 +1,4 @@
-/* steps.h: what steps.c, step_clock.c, step_tables.c and watchdog.c share. Everything in it needs the GIL of the main
+/* steps.h: what steps.c, step_clock.c, step_tables.c, step_loops.c, step_report.c, blocks.c and watchdog.c share. Everything in it needs the GIL of the main
  * interpreter unless it says otherwise.
  */
 #ifndef GB_STEPS_H
@@ -140,17 +140,44 @@ typedef struct {
 extern gb_step_record gb_step_records[GB_STEP_THREADS_MAX];
 extern _Atomic uint32_t gb_step_records_used; /* those beyond were never used */
 extern atomic_bool gb_steps_counting;
+extern uint64_t gb_steps_counted, gb_step_threads_dropped;
 
-/* ---- watchdog.c ---------------------------------------------------------------------------------------------------- */
+int gb_steps_start(void); /* -1 with an exception */
+void gb_steps_stop(void);
+bool gb_step_has_begun(PyObject *coroutine); /* of the exact type */
 
-/* Steps this long are told to gb_watchdog_step_ended(). */
+/* ---- step_loops.c -------------------------------------------------------------------------------------------------- */
+
+extern uint64_t gb_step_loops_dropped;
+extern PyObject *gb_cancelled_error; /* asyncio's, once it is imported */
+/* An ordinary call into Python; leaves exceptions as they were. */
+void gb_step_loops_look(void);
+PyObject *gb_step_loops_take(void); /* as of _native.steps_loops() */
+void gb_step_loops_forget(bool release);
+
+/* ---- blocks.c, watchdog.c -------------------------------------------------------------------------------------------- */
+
+#define GB_BLOCKS_MAX 256u
+
+/* Steps this long are told to gb_block_end(). */
 extern _Atomic uint64_t gb_blocked_ns;
+extern _Atomic uint64_t gb_clock_wants_gil_since; /* 0: the clock does not wait for it */
+
+/* Opens a block if the step of that record has run as long. Once for each step. */
+bool gb_block_notice_nopy(uint32_t record, uint64_t threshold_ns, uint64_t now);
+/* True while there is a block without a stack; *held: because the GIL cannot be had. */
+bool gb_blocks_review_nopy(uint64_t now, bool *held);
 /* After the step was taken back from the record, in its own thread, without giving up the GIL in between. Runs no
  * Python code and leaves exceptions alone. */
-void gb_watchdog_step_ended(uint32_t record, uint64_t seq, uint64_t start_ns, uint64_t busy_ns, uint32_t function,
-                            uint64_t serial);
+void gb_block_end(uint32_t record, uint64_t seq, uint64_t start_ns, uint64_t busy_ns, uint32_t function,
+                  uint64_t serial);
+/* Takes the stack of every block that goes on and has none. Runs no Python code. */
+void gb_blocks_capture(uint64_t now);
+PyObject *gb_blocks_take(void); /* as of _native.blocks_take() */
+void gb_blocks_count(uint64_t *seen, uint64_t *dropped);
+void gb_blocks_steps_stopped(void);
+/* Without dropping a reference: at the end of the interpreter, or in a forked child. */
+void gb_blocks_forget(bool child);
 void gb_watchdog_steps_stopped(void);
-/* Every block, without dropping a reference: at the end of the interpreter. */
-void gb_watchdog_forget(void);
 
 #endif
