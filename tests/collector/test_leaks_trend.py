@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from glassbottom_collector.leaks import age, guards, trend
 from glassbottom_collector.leaks.blocks import BLOCKS_MAX, BLOCKS_MIN, edges_of
-from glassbottom_collector.leaks.sites import Grouping, is_application
+from glassbottom_collector.leaks.sites import Grouping
 from glassbottom_collector.leaks.wording import bytes_text, rate_text, time_text
 from glassbottom_collector.model.code import Frame
+from glassbottom_collector.model.places import is_application
 
 TIMES = np.arange(20.0)
 

@@ -9,7 +9,6 @@ No I/O: definitions are given.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -18,9 +17,8 @@ from numpy.typing import NDArray
 
 from ..model.code import Frame, Stack
 from ..model.heap import F64, U64
+from ..model.places import is_application
 
-# What no application author wrote: the standard library and installed packages, wherever an interpreter keeps them.
-_NOT_THE_APPLICATION = re.compile(r"/(site|dist)-packages/|/lib/python\d+(\.\d+)?/|/python\d+\.zip/|^<")
 UNKNOWN = Frame("<unknown>", "<unknown>", 0)
 
 
@@ -86,11 +84,6 @@ class Grouping:
         most: F64 = np.zeros(self.count)
         np.maximum.at(most, self.columns, values)
         return most
-
-
-def is_application(frame: Frame) -> bool:
-    """Whether the application's author wrote it, judged by its path."""
-    return _NOT_THE_APPLICATION.search(frame.file) is None
 
 
 def _site_of(stack: Stack | None, frames: Mapping[int, Frame], foreign: dict[int, bool]) -> Site:
