@@ -33,3 +33,13 @@ class Finding:
     seen: Span
     instance_ids: tuple[str, ...]
     evidence: tuple[Evidence, ...] = ()
+
+
+@dataclass(frozen=True)
+class FindingReport:
+    """Everything that looks wrong, worst first. covered: what data there really was, None without. notes: why there
+    is no better answer, one sentence each."""
+
+    findings: tuple[Finding, ...]
+    covered: Span | None
+    notes: tuple[str, ...]
