@@ -11,22 +11,25 @@ Types have no variance of their own; each gets its share of its call path's, whi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 import numpy as np
 from glassbottom.wire.v1 import common_pb2, query_pb2
 from numpy.typing import NDArray
 
 from ..model.code import Frame, Stack
-from ..model.heap import F64, HeapState
+from ..model.heap import F64, HeapState, SiteColumns, TypeColumns
 
 TYPES_MAX = 10
+ROUTES_MAX = 10
 PATH_MAX = 128
 SIGNIFICANT_ERRORS = 3.0
 UNKNOWN = Frame("<unknown>", "<unknown>", 0)
 UNKNOWN_TYPE = "<unknown>"
 
 Index = NDArray[np.intp]
+Columns = TypeVar("Columns", SiteColumns, TypeColumns)
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,18 @@ class Names:
         known = self.stacks.get(stack)
         return [] if known is None else [self.frames.get(frame, UNKNOWN) for frame in known.frames[:PATH_MAX]]
 
+    def route(self, stack: int) -> str:
+        """The route that was served; empty when none was known."""
+        known = self.stacks.get(stack)
+        return "" if known is None else known.label
+
 
 @dataclass(frozen=True)
 class Group:
-    """What one row stands for."""
+    """What one row stands for: a place, or a type or route by its name."""
 
     frame: Frame
-    type: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,6 +133,7 @@ class Table:
         self, states: Sequence[HeapState], names: Names, group_by: int, groups: dict[Group, int] | None = None
     ) -> None:
         self.by_type = group_by == query_pb2.GROUP_BY_TYPE
+        self._by_route = group_by == query_pb2.GROUP_BY_ROUTE
         self._names = names
         self._groups: dict[Group, int] = {} if groups is None else groups
         self._key = _key_of(group_by)
@@ -147,22 +156,25 @@ class Table:
         self._all_live = np.concatenate([each.live_bytes for each in self.cells]) if self.cells else np.zeros(0)
 
     def site(self, row: int) -> query_pb2.Site:
-        """One group as a message, with its types and the call path that holds most."""
+        """One group as a message, with its types and routes and the call path that holds most."""
         if self._list is None:
             self._list = list(self._groups)
         group = self._list[row]
         path = self._largest_path(row)
+        stacks = self.stacks(row)
         return query_pb2.Site(
-            frame=None if self.by_type else frame_message(group.frame),
-            type=group.type,
+            frame=None if self.by_type or self._by_route else frame_message(group.frame),
+            type=group.name,
             live_bytes=self.live_bytes[row],
             live_bytes_stderr=self._bytes_variance[row] ** 0.5,
             live_objects=self.live_objects[row],
             live_objects_stderr=self._objects_variance[row] ** 0.5,
             alloc_bytes=self._alloc_bytes[row],
             samples=round(self._samples[row]),
-            types=[] if self.by_type else self.types(self.stacks(row)),
+            types=[] if self.by_type else self.types(stacks),
             path=[frame_message(frame) for frame in path],
+            # By type a call path is in as many groups as it holds types, and its routes are not known by type.
+            routes=[] if self.by_type or self._by_route else route_shares(self.states, stacks, self._names),
         )
 
     def largest(self, limit: int) -> list[tuple[int, Frame]]:
@@ -244,6 +256,53 @@ def type_shares(states: Sequence[HeapState], stacks: set[int], names: Names) -> 
     ]
 
 
+def route_shares(states: Sequence[HeapState], stacks: set[int], names: Names) -> list[query_pb2.RouteShare]:
+    """Under which routes what these call paths hold was allocated, largest first, at most ROUTES_MAX; without the
+    part of no route."""
+    labelled = {stack: route for stack in stacks if (route := names.route(stack))}
+    held: dict[str, list[float]] = {}
+    wanted = np.fromiter(labelled, dtype=np.uint64, count=len(labelled))
+    for state in states if labelled else ():
+        sites = state.sites
+        for row in np.flatnonzero(np.isin(sites.stack, wanted) & (sites.live_bytes > 0)).tolist():
+            share = held.setdefault(labelled[int(sites.stack[row])], [0.0, 0.0])
+            share[0] += float(sites.live_bytes[row])
+            share[1] += float(sites.live_objects[row])
+    largest = sorted(held.items(), key=lambda item: -item[1][0])[:ROUTES_MAX]
+    return [
+        query_pb2.RouteShare(route=route, live_bytes=size, live_objects=objects) for route, (size, objects) in largest
+    ]
+
+
+def of_route(states: Sequence[HeapState], names: Names, route: str) -> list[HeapState]:
+    """The same heaps with only what was allocated under one route; their headers say what that holds."""
+    found = []
+    for state in states:
+        sites = np.array([names.route(stack) == route for stack in state.sites.stack.tolist()], dtype=bool)
+        types = np.array([names.route(stack) == route for stack in state.types.stack.tolist()], dtype=bool)
+        kept = _rows(state.sites, sites)
+        variance = group_variance(
+            kept.live_bytes_variance, np.zeros(len(kept), dtype=np.intp), 1, state.header.live_bytes_variance
+        )
+        header = replace(state.header, live_bytes=float(kept.live_bytes.sum()), live_bytes_variance=float(variance[0]))
+        found.append(HeapState(header, kept, _rows(state.types, types)))
+    return found
+
+
+def live_bytes_by_route(states: Sequence[HeapState], names: Names) -> dict[str, float]:
+    """Estimated live bytes under each route, over processes; without the part of no route."""
+    held: dict[str, float] = {}
+    for state in states:
+        for stack, live in zip(state.sites.stack.tolist(), state.sites.live_bytes.tolist(), strict=True):
+            if live > 0 and (route := names.route(stack)):
+                held[route] = held.get(route, 0.0) + live
+    return held
+
+
+def _rows(columns: Columns, chosen: NDArray[np.bool_]) -> Columns:
+    return replace(columns, **{field.name: getattr(columns, field.name)[chosen] for field in fields(columns)})
+
+
 def frame_message(frame: Frame) -> common_pb2.Frame:
     """As the wire has it; parts of frames (a file without a line) have ids of their own."""
     return common_pb2.Frame(id=frame.id, function=frame.function, file=frame.file, line=frame.line)
@@ -266,7 +325,11 @@ def _key_of(group_by: int) -> Callable[[Names, int, int], Group]:
     def of_type(names: Names, _stack: int, kind: int) -> Group:
         return Group(Frame("", "", 0), names.types.get(kind, UNKNOWN_TYPE))
 
+    def of_route(names: Names, stack: int, _kind: int) -> Group:
+        return Group(Frame("", "", 0), names.route(stack))
+
     return {
+        query_pb2.GROUP_BY_ROUTE: of_route,
         query_pb2.GROUP_BY_FUNCTION: of_function,
         query_pb2.GROUP_BY_FILE: of_file,
         query_pb2.GROUP_BY_TYPE: of_type,

@@ -8,7 +8,7 @@ from glassbottom.wire.v1 import query_pb2
 
 from ..model.heap import HeapState
 from ..model.leak import Evidence, LeakFinding, LeakReport, RuleHit, Verdict
-from .heap_views import Names, frame_message, type_shares
+from .heap_views import Names, frame_message, route_shares, type_shares
 
 _VERDICTS = {
     Verdict.LEAK: query_pb2.VERDICT_LEAK,
@@ -21,7 +21,8 @@ _VERDICTS = {
 def report_message(
     report: LeakReport, states: Sequence[HeapState], names: Names, totals: query_pb2.Totals
 ) -> query_pb2.LeakReport:
-    """states: the heaps at the end of the window; they say which types a site holds."""
+    """states: the heaps at the end of the window; they say which types a site holds, and under which routes
+    that was allocated."""
     covered = report.covered
     return query_pb2.LeakReport(
         findings=[_finding(finding, states, names) for finding in report.findings],
@@ -62,14 +63,15 @@ def _finding(finding: LeakFinding, states: Sequence[HeapState], names: Names) ->
         objects_per_second_low=objects.low,
         objects_per_second_high=objects.high,
         p_value=finding.p_value,
-        evidence=[_evidence(each) for each in finding.evidence],
+        evidence=[evidence_message(each) for each in finding.evidence],
         would_change=finding.would_change,
         instance_ids=finding.instance_ids,
         application_frame=None if finding.application_frame is None else frame_message(finding.application_frame),
     )
 
 
-def _evidence(evidence: Evidence) -> query_pb2.Evidence:
+def evidence_message(evidence: Evidence) -> query_pb2.Evidence:
+    """One test or guard."""
     return query_pb2.Evidence(name=evidence.name, supports_leak=evidence.supports_leak, sentence=evidence.sentence)
 
 
@@ -83,4 +85,5 @@ def _site(finding: LeakFinding, states: Sequence[HeapState], names: Names) -> qu
         samples=finding.samples,
         types=type_shares(states, set(finding.stacks), names),
         path=[frame_message(frame) for frame in path],
+        routes=route_shares(states, set(finding.stacks), names),
     )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from glassbottom.wire.v1 import query_pb2
 
+from ..model.code import Frame
 from ..model.heap import F64, HeapState
+from ..model.timing import ThreadTime
 from .heap_views import Names, frame_message
 
 PIECE_BYTES_MAX = 512 * 1024
@@ -15,38 +18,72 @@ _STACK_BYTES = 80
 _FRAME_BYTES = 40
 
 
-def pieces(
+@dataclass(frozen=True)
+class _Row:
+    """One call path: its frames, innermost first, and the other fields of ProfileStack by name."""
+
+    path: Sequence[Frame]
+    texts: Mapping[str, str]
+    values: Mapping[str, float]
+
+
+def heap_pieces(
     states: Sequence[HeapState],
     before: Sequence[HeapState],
     names: Names,
     totals: query_pb2.Totals,
     totals_before: query_pb2.Totals | None,
 ) -> Iterator[query_pb2.ProfileResponse]:
-    """Processes are summed by call path; only paths that hold or have allocated something are given."""
-    values = _values(states, before)
-    piece = query_pb2.ProfileResponse(totals=totals, before=totals_before, interval_bytes=_interval(states))
+    """Processes are summed by call path and route; only paths that hold or have allocated something are given."""
+    fields = ("live_bytes", "live_objects", "alloc_bytes", "alloc_objects", "before_live_bytes", "before_live_objects")
+    rows = (
+        _Row(names.path(stack), {"route": names.route(stack)}, dict(zip(fields, values, strict=True)))
+        for stack, values in _values(states, before).items()
+    )
+    first = query_pb2.ProfileResponse(totals=totals, before=totals_before, interval_bytes=_interval(states))
+    return _pieces(first, rows)
+
+
+def time_pieces(
+    time: ThreadTime, names: Names, totals: query_pb2.Totals, route: str = "", thread: str = ""
+) -> Iterator[query_pb2.ProfileResponse]:
+    """CPU and wall time by call path, route, thread and task; only of one route or thread when they are given."""
+    rows = (
+        _Row(
+            names.path(stack),
+            {"route": names.route(stack), "thread": in_thread, "task": task},
+            {"cpu_s": cpu_s, "wall_s": wall_s, "samples": samples},
+        )
+        for stack, in_thread, task, samples, wall_s, cpu_s in zip(
+            time.stack.tolist(),
+            time.thread.tolist(),
+            time.task.tolist(),
+            time.samples.tolist(),
+            time.wall_s.tolist(),
+            time.cpu_s.tolist(),
+            strict=True,
+        )
+        if (not route or names.route(stack) == route) and thread in ("", in_thread)
+    )
+    return _pieces(query_pb2.ProfileResponse(totals=totals), rows)
+
+
+def _pieces(piece: query_pb2.ProfileResponse, rows: Iterable[_Row]) -> Iterator[query_pb2.ProfileResponse]:
+    """Fills the first piece, and as many more as are needed; a frame is told with the first path it is on."""
+    interval = piece.interval_bytes
     size = 0
     sent: set[int] = set()
-    for stack, row in values.items():
-        path = names.path(stack)
-        new = {frame.id: frame for frame in path if frame.id not in sent}
-        weight = _STACK_BYTES + 9 * len(path)
+    for row in rows:
+        new = {frame.id: frame for frame in row.path if frame.id not in sent}
+        weight = _STACK_BYTES + 9 * len(row.path) + 3 * sum(len(text) for text in row.texts.values())
         weight += sum(_FRAME_BYTES + 3 * (len(frame.function) + len(frame.file)) for frame in new.values())
         if size and size + weight > PIECE_BYTES_MAX:
             yield piece
-            piece, size = query_pb2.ProfileResponse(interval_bytes=_interval(states)), 0
+            piece, size = query_pb2.ProfileResponse(interval_bytes=interval), 0
         size += weight
         sent.update(new)
         piece.frames.extend(frame_message(frame) for frame in new.values())
-        piece.stacks.add(
-            frames=[frame.id for frame in path],
-            live_bytes=row[0],
-            live_objects=row[1],
-            alloc_bytes=row[2],
-            alloc_objects=row[3],
-            before_live_bytes=row[4],
-            before_live_objects=row[5],
-        )
+        piece.stacks.add(frames=[frame.id for frame in row.path], **row.texts, **row.values)
     yield piece
 
 

@@ -20,6 +20,7 @@ KNOWN_S = 7 * 24 * 3600
 NEAR_S = 600
 """A snapshot so long before a moment still stands for it (Reader.heap_at)."""
 NAMED_MAX = 20
+LIMIT_MAX = 10_000
 
 
 def range_of(request: query_pb2.Range, given: bool, now_ns: int) -> Span:
@@ -87,6 +88,20 @@ def no_service(reader: Reader, service: str, within: Span, now_ns: int) -> str:
         f"{service} sent nothing between {moment(within.from_ns)} and {moment(within.to_ns)}; its data reaches from "
         f"{moment(_first(processes))} to {moment(_last(processes))}."
     )
+
+
+def no_route(route: str, known: Sequence[str]) -> str:
+    """Why there is nothing of a route, and which there are; known: sorted."""
+    if not known:
+        return f"Nothing is known of a route {route!r}: no memory or time of this range was told with a route."
+    return f"There is no route {route!r} here; there are {_names(known)}."
+
+
+def limit_of(limit: int, usual: int) -> int:
+    """The limit asked for, or the usual one when it is 0. Raises BadRequest."""
+    if limit > LIMIT_MAX:
+        raise BadRequest(f"A limit of {limit} is too high; use at most {LIMIT_MAX}.")
+    return limit or usual
 
 
 def known_services(reader: Reader, now_ns: int) -> Sequence[str]:
