@@ -18,6 +18,7 @@
  *   watchdog.c    what holds a loop, while it does; and the clock that samples threads
  *   blocks.c      the steps that held one, until they are told
  *   threads.c, thread_roots.c   where every thread is
+ *   safepoint.c   asks the main thread to do something between two instructions
  *   fork.c        what a forked child must forget
  *   module.c      the Python face of the heap, and the methods of all
  *
@@ -299,6 +300,11 @@ void gb_threads_sample(uint64_t wall_ns);
 void gb_threads_exclude(void);            /* the calling thread, which holds the GIL */
 bool gb_threads_is_excluded(uint64_t id); /* by the id of its thread state */
 PyObject *gb_threads_roots(PyObject *self, PyObject *args);
+
+/* ---- safepoint.c ------------------------------------------------------------------------------------------------ */
+
+/* The call is made in the main thread, with the GIL, between two instructions. False when it will not be. */
+bool gb_ask_main_thread_nopy(int (*call)(void *));
 
 /* ---- snapshot.c, fork.c --------------------------------------------------------------------------------------- */
 
