@@ -151,6 +151,13 @@ def test_a_circle_in_which_some_task_waits_for_something_else_is_no_deadlock() -
     assert awaits.cycles(process([5, 1], (0, 1, 1), (1, 0, 1))) == [awaits.Cycle((0, 1), False)]
 
 
+def test_a_task_that_gathers_cannot_hide_one_that_awaits_something_else() -> None:
+    """Two tasks, three pairs, two of them into the circle: both may be the same task's."""
+    assert awaits.cycles(process([2, 1, 1], (0, 1, 2), (0, 2, 1), (1, 0, 1))) == [awaits.Cycle((0, 1), False)]
+    # A single task that gathers is stuck with one of them.
+    assert awaits.cycles(process([1, 1, 1], (0, 1, 1), (0, 2, 1), (1, 0, 1))) == [awaits.Cycle((0, 1), True)]
+
+
 def test_the_tree_begins_at_those_nobody_awaits_and_follows_each_group_once() -> None:
     lines = awaits.tree(process([1, 1, 1, 1], (0, 2, 1), (1, 2, 1), (2, 3, 1)))
 

@@ -3,7 +3,10 @@
 Nodes are groups: tasks that wait at the same place. An edge says that so many tasks of one group await tasks of
 another. A circle of groups alone proves nothing, since a coroutine may well await another task of its own kind. It is
 a deadlock when every task of every group in it awaits a task in it: in a finite graph in which each node has a
-successor, some path closes, and nothing outside can wake who stands on it.
+successor, some path closes, and only a timeout or a cancellation can free who stands on it.
+
+How many pairs there are tells that only where a task awaits one other: one that gathers has several pairs and could
+hide one that has none. Such a group counts when it has a single task, or when all its pairs lead into the circle.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Cycle(NamedTuple):
-    """Groups that await each other, in ascending order; deadlock when no task of theirs can ever go on."""
+    """Groups that await each other, in ascending order; deadlock when no task of theirs goes on."""
 
     groups: tuple[int, ...]
     deadlock: bool
@@ -49,11 +52,17 @@ def cycles(process: query_pb2.ProcessTasks) -> list[Cycle]:
     found = []
     for component in _components(edges):
         within = set(component)
-        inside = {at: sum(pairs for to, pairs in edges.get(at, {}).items() if to in within) for at in component}
-        if len(component) > 1 or inside[component[0]]:
-            stuck = all(inside[at] >= process.groups[at].count for at in component)
+        if len(component) > 1 or component[0] in edges.get(component[0], {}):
+            stuck = all(_all_await(process.groups[at].count, edges[at], within) for at in component)
             found.append(Cycle(tuple(sorted(component)), stuck))
     return sorted(found)
+
+
+def _all_await(tasks: int, pairs: Mapping[int, int], within: set[int]) -> bool:
+    """Whether each of so many tasks awaits one of the groups within."""
+    total = sum(pairs.values())
+    inside = sum(number for to, number in pairs.items() if to in within)
+    return inside >= tasks and (tasks == 1 or total in (tasks, inside))
 
 
 def tree(process: query_pb2.ProcessTasks) -> list[Branch]:
