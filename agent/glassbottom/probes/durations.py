@@ -10,8 +10,8 @@ import math
 from array import array
 from typing import NamedTuple
 
-INDEX_MIN, INDEX_MAX = -480, 240
-"""One nanosecond, and nine hours."""
+INDEX_MIN, INDEX_MAX = -480, 159
+"""As the native ones: one nanosecond to 18 minutes; what lasts longer counts in the last."""
 
 
 class Taken(NamedTuple):

@@ -163,7 +163,7 @@ class Lints:
                 for thing in gc.get_referents(generator):
                     for lock in held_by(thing, code, locks):
                         # Whoever waits in `async with` has its __aexit__ there too; who has two waits for itself.
-                        times_waited_for += lock is waited_for
+                        times_waited_for += lock is waited_for and type(thing) is MethodType
                         if lock is not waited_for or times_waited_for == 2:
                             found = holders.setdefault(id(lock), [])
                             if id(task) not in found:
