@@ -55,11 +55,13 @@ AGENT_ARROWS: dict[str, set[str]] = {
     "transport.queue": AGENT_PLAIN | {"transport.encode"},
     "transport.encode": AGENT_PLAIN | {"wire"},
     "testing": AGENT_PLAIN | {"wire", "transport", "transport.queue"},
+    "_profile": AGENT_PLAIN | {"_switch", "_native", "probes"},
     "run": {"__init__", "_config", "_errors", "_log", "_switch"},
     "_agent": AGENT_PLAIN
     | {
         "__init__",
         "_switch",
+        "_profile",
         "wire",
         "_fork",
         "_native",
@@ -69,7 +71,7 @@ AGENT_ARROWS: dict[str, set[str]] = {
         "transport.encode",
         "control",
     },
-    "__init__": {"_agent", "_config", "_errors", "_switch"},
+    "__init__": {"_agent", "_config", "_errors", "_profile", "_switch"},
 }
 # One module may do what its package may not; each with its reason.
 EXCEPTIONS = {

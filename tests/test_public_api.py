@@ -8,17 +8,21 @@ import glassbottom
 def test_the_public_names_are_these() -> None:
     assert sorted(glassbottom.__all__) == sorted(
         [
+            "AsyncioConfig",
             "CollectorUnavailable",
             "Config",
             "ConfigError",
             "GlassbottomError",
             "HeapConfig",
+            "ProfileConfig",
             "RuntimeConfig",
+            "SpansConfig",
             "TlsConfig",
             "TransportConfig",
             "__version__",
             "flush",
             "init",
+            "profile",
             "shutdown",
             "snapshot",
             "status",

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
         TlsConfig,
         TransportConfig,
     )
+    from ._profile import profile as profile
+    from .spans.asgi import AsgiMiddleware as AsgiMiddleware
+    from .spans.wsgi import WsgiMiddleware as WsgiMiddleware
 
 __version__ = "0.1.0"
 
@@ -32,6 +35,9 @@ __all__ = [
     "flush",
     "snapshot",
     "status",
+    "profile",
+    "AsgiMiddleware",
+    "WsgiMiddleware",
     "Config",
     "HeapConfig",
     "RuntimeConfig",
@@ -118,6 +124,19 @@ def status() -> dict[str, Any]:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "profile":
+        from ._profile import profile
+
+        globals()[name] = profile  # the next use finds it without asking here
+        return profile
+    if name == "AsgiMiddleware":
+        from .spans.asgi import AsgiMiddleware
+
+        return AsgiMiddleware
+    if name == "WsgiMiddleware":
+        from .spans.wsgi import WsgiMiddleware
+
+        return WsgiMiddleware
     if name in _CONFIG_NAMES:
         from . import _config
 

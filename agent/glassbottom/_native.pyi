@@ -3,9 +3,10 @@
 All functions need the GIL (any Python call has it). None runs user code. See native/module.c.
 """
 
+from collections.abc import Callable, Generator
 from contextvars import ContextVar
 from types import CodeType
-from typing import TypedDict
+from typing import Any, TypedDict
 
 class Snapshot(TypedDict):
     """The sampled heap, aggregated. Columns are little-endian arrays; those of one group have equal length."""
@@ -164,6 +165,118 @@ class OperationTable:
 OperationRow = tuple[int, int, int, int, int, int, int, int, float, int, int, int, bytes]
 """(slot, count, duration_ns, self_ns, cpu_user_ns, cpu_system_ns, cpu_count, busy_ns, alloc_bytes, min_ns, max_ns,
 offset, counts): counts are little-endian uint32, scale 4, of seconds; durations of 0 count as 1 ns."""
+
+# ---- calls.c: calls under glassbottom.profile -----------------------------------------------------------------------
+
+def calls_attach(table: OperationTable | None, /) -> None:
+    """Calls are recorded there from now on; None: nowhere."""
+
+class Operation:
+    """One function or block that is measured; knows when to ask for CPU time."""
+
+    def __init__(self, new_slot: Callable[[str], int], /) -> None:
+        """new_slot: gives the slot for "ok", "error" or "cancelled"; asked once for each table."""
+
+class Call:
+    """One call that has begun, or will. To be awaited, it stands for what of() was given: it has its send(), throw(),
+    close() and every other attribute, and times each piece between two waits."""
+
+    started_ns: int
+    """CLOCK_MONOTONIC."""
+
+    def of(self, awaitable: Any, /) -> Call:
+        """Self, to be awaited in place of the awaitable, which must have send() or be an iterator."""
+
+    def awaited(self) -> None:
+        """After that await has ended."""
+
+    def run(self, resume: Callable[[Any], Any], argument: Any, /) -> Any:
+        """resume(argument), as one piece of a generator."""
+
+    def end_pieces(self, error: BaseException | None, /) -> None:
+        """Records a coroutine or async generator: as long as the awaits of it took."""
+
+    def end_items(self, error: BaseException | None, /) -> None:
+        """Records a generator: as long as its pieces took, since in between it is its consumer's turn."""
+
+    def end_waited(self, error: BaseException | None, busy_ns: int, /) -> None:
+        """Records a block that its task left and resumed meanwhile, without CPU time and bytes."""
+
+    def __await__(self) -> Generator[Any, Any, Any]: ...
+    def __iter__(self) -> Call: ...
+    def __next__(self) -> Any: ...
+
+def call_begin(operation: Operation, /) -> Call | None:
+    """Begins a call in this context; None while there is no table."""
+
+def call_end(call: Call | None, error: BaseException | None, /) -> None:
+    """Records a call of call_begin(). Never raises; does nothing with None."""
+
+def call_new(operation: Operation, /) -> Call | None:
+    """A call that runs in pieces; None while there is no table."""
+
+# ---- spans.c: the start and the end of spans -------------------------------------------------------------------------
+
+class SpanRecord:
+    """A span that is open; spans/open_spans.py says what its fields mean."""
+
+    span: Callable[[], Any] | None
+    name: str
+    above: SpanRecord | None
+    entry: SpanRecord | None
+    token: Any
+    place: tuple[CodeType, int] | None
+    prefix: str | None
+    done: bool
+    start_ns: int
+    covered_ns: int
+    since_ns: int
+    children: int
+
+    def measure_thread(self) -> None:
+        """What the calling thread does until count() is for this alone: its CPU time and allocations are its own."""
+
+    def count(self, table: OperationTable | None, slot: int, duration_ns: int, own_ns: int, /) -> None:
+        """Records it, with what its thread took if it ends where it was measured."""
+
+class SpanName:
+    """What is known of one span name. floor_ns: a tenth of slow_ns; limit_ns: slow_ns, until told otherwise."""
+
+    name: str
+    slots: dict[tuple[str, str, str, str], int]
+    """(kind, status, route, target) to slot."""
+    count: int
+    floor_ns: int
+    limit_ns: int
+
+    def __init__(self, name: str, slow_ns: int, /) -> None: ...
+
+class SpanListener:
+    """The two functions of a span processor. Neither raises: what goes wrong is told to host.failed(where, error).
+
+    host: asked for what is rare, see spans/otel.py. records: open spans by id. names: SpanName by name. suspects: names
+    whose starts are to be looked up. numbers: of labels, by name. label, request: context variables. running_loop:
+    tells the loop of this thread, or None. failed: StatusCode.ERROR. kinds: SERVER, CONSUMER, CLIENT, PRODUCER.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: object,
+        table: OperationTable,
+        records: dict[int, SpanRecord],
+        names: dict[str, Any],
+        suspects: dict[str, Any],
+        numbers: dict[str, int],
+        label: ContextVar[int],
+        request: ContextVar[Any],
+        running_loop: Callable[[], object],
+        failed: object,
+        kinds: tuple[object, ...],
+        open_max: int,
+    ) -> None: ...
+    def on_start(self, span: object, parent_context: object = None) -> None: ...
+    def on_end(self, span: object) -> None: ...
 
 # ---- steps.c: every step of every coroutine an event loop runs -----------------------------------------------------
 

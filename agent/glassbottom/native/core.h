@@ -10,6 +10,8 @@
  *   snapshot.c  reads everything out
  *   labels.c      what the process works on: the route that a context variable holds
  *   operations.c  histograms of durations
+ *   calls.c, call_operations.c  calls under glassbottom.profile
+ *   spans.c       what is done at the start and at the end of every span of OpenTelemetry's
  *   steps.c       every step of every coroutine that an event loop runs
  *   step_clock.c  the clock that is read in every step
  *   step_tables.c coroutine functions, and coroutines
@@ -280,6 +282,19 @@ unsigned gb_bucket_nopy(uint64_t ns);
 /* (offset, counts) without empty ends; counts as bytes, a new reference. -1 with an exception. */
 int gb_histogram_to_python(const gb_histogram *h, int *offset, PyObject **counts);
 int gb_operations_add_types(PyObject *module); /* -1 with an exception */
+bool gb_operations_check(PyObject *object);
+/* As OperationTable.record(), with the GIL; a slot that does not exist is ignored. */
+void gb_operation_record(PyObject *table, int64_t slot, int64_t duration_ns, int64_t self_ns, int64_t cpu_user_ns,
+                         int64_t cpu_system_ns, int64_t busy_ns, double alloc_bytes);
+
+/* ---- calls.c --------------------------------------------------------------------------------------------------- */
+
+extern PyMethodDef gb_call_methods[];
+int gb_calls_add_types(PyObject *module); /* -1 with an exception */
+
+/* ---- spans.c --------------------------------------------------------------------------------------------------- */
+
+int gb_spans_add_types(PyObject *module); /* -1 with an exception */
 
 /* ---- awaits.c, steps.c, watchdog.c, threads.c ------------------------------------------------------------------ */
 

@@ -307,13 +307,13 @@ static PyMethodDef methods[] = {
 static int
 add_everything(PyObject *module)
 {
-    PyMethodDef *const tables[] = {gb_await_methods, gb_label_methods, gb_step_methods, gb_watchdog_methods,
+    PyMethodDef *const tables[] = {gb_await_methods, gb_call_methods, gb_label_methods, gb_step_methods, gb_watchdog_methods,
                                    gb_thread_methods};
     for (size_t i = 0; i < sizeof(tables) / sizeof(*tables); i++) {
         if (PyModule_AddFunctions(module, tables[i]) < 0)
             return -1;
     }
-    return gb_operations_add_types(module);
+    return gb_operations_add_types(module) < 0 ? -1 : gb_calls_add_types(module);
 }
 
 static PyModuleDef_Slot slots[] = {

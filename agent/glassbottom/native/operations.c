@@ -155,10 +155,35 @@ not_negative(int64_t value)
     return value < 0 ? 0 : (uint64_t)value;
 }
 
+void
+gb_operation_record(PyObject *table, int64_t slot, int64_t duration_ns, int64_t self_ns, int64_t cpu_user_ns,
+                    int64_t cpu_system_ns, int64_t busy_ns, double alloc_bytes)
+{
+    operation_table *t = (operation_table *)table;
+    if (slot < 0 || slot >= t->used)
+        return;
+    operation *o = t->slots[slot];
+    /* Clocks may step back by a little between processors; a duration is never negative. */
+    uint64_t duration = duration_ns < 1 ? 1 : (uint64_t)duration_ns;
+    o->min_ns = o->count == 0 || duration < o->min_ns ? duration : o->min_ns;
+    o->max_ns = duration > o->max_ns ? duration : o->max_ns;
+    o->count++;
+    o->duration_ns += duration;
+    o->self_ns += not_negative(self_ns);
+    if (cpu_user_ns >= 0) {
+        o->cpu_user_ns += (uint64_t)cpu_user_ns;
+        o->cpu_system_ns += not_negative(cpu_system_ns);
+        o->cpu_count++;
+    }
+    o->busy_ns += not_negative(busy_ns);
+    if (alloc_bytes > 0.0)
+        o->alloc_bytes += alloc_bytes;
+    o->histogram.counts[gb_bucket_nopy(duration)]++;
+}
+
 static PyObject *
 table_record(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
-    operation_table *t = (operation_table *)self;
     if (n < 2 || n > 7) {
         PyErr_SetString(PyExc_TypeError, "record() takes 2 to 7 arguments.");
         return NULL;
@@ -171,25 +196,7 @@ table_record(PyObject *self, PyObject *const *args, Py_ssize_t n)
     double alloc_bytes = n < 7 ? 0.0 : PyFloat_AsDouble(args[6]);
     if (alloc_bytes == -1.0 && PyErr_Occurred())
         return NULL;
-    if (values[0] < 0 || values[0] >= t->used)
-        Py_RETURN_NONE;
-    operation *o = t->slots[values[0]];
-    /* Clocks may step back by a little between processors; a duration is never negative. */
-    uint64_t duration = values[1] < 1 ? 1 : (uint64_t)values[1];
-    o->min_ns = o->count == 0 || duration < o->min_ns ? duration : o->min_ns;
-    o->max_ns = duration > o->max_ns ? duration : o->max_ns;
-    o->count++;
-    o->duration_ns += duration;
-    o->self_ns += not_negative(values[2]);
-    if (values[3] >= 0) {
-        o->cpu_user_ns += (uint64_t)values[3];
-        o->cpu_system_ns += not_negative(values[4]);
-        o->cpu_count++;
-    }
-    o->busy_ns += not_negative(values[5]);
-    if (alloc_bytes > 0.0)
-        o->alloc_bytes += alloc_bytes;
-    o->histogram.counts[gb_bucket_nopy(duration)]++;
+    gb_operation_record(self, values[0], values[1], values[2], values[3], values[4], values[5], alloc_bytes);
     Py_RETURN_NONE;
 }
 
@@ -243,6 +250,14 @@ static PyType_Spec table_spec = {
     .slots = table_slots,
 };
 
+static PyObject *table_type; /* of the latest import */
+
+bool
+gb_operations_check(PyObject *object)
+{
+    return (PyObject *)Py_TYPE(object) == table_type;
+}
+
 int
 gb_operations_add_types(PyObject *module)
 {
@@ -250,6 +265,7 @@ gb_operations_add_types(PyObject *module)
     PyObject *type = PyType_FromModuleAndSpec(module, &table_spec, NULL);
     if (type == NULL)
         return -1;
+    Py_XSETREF(table_type, Py_NewRef(type));
     int status = PyModule_AddType(module, (PyTypeObject *)type);
     Py_DECREF(type);
     return status;
