@@ -1,7 +1,7 @@
 """Answers about operations, tasks, threads and observations from the day files.
 
-An hour of a service of twenty processes has more than a million rows of operations. They are summed up by the engine,
-which also puts the buckets of a group one after the other; only then does anything become an object of Python.
+An hour of a service of twenty processes has more than a million rows of operations. The engine sums up all of them but
+the buckets, which numpy adds up in portions; only then does anything become an object of Python.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from ...model.timing import (
 )
 from .. import TOLD_LATE_S_MAX
 from .arrays import Columns, text, unpacked_ids
-from .histograms import merged, unpack, unpack_rows
+from .histograms import Sums, merged, unpack
 from .queries import Queries
 
-_ROWS_AT_ONCE = 500_000
+_ROWS_AT_ONCE = 125_000
 
 _KEY = ("kind", "name", "span_kind", "status", "frame", "route", "target")
 _SUMS = ("self_s", "cpu_user_s", "cpu_system_s", "cpu_count", "busy_s", "alloc_bytes", "bare_yields")
@@ -63,7 +63,7 @@ class TimeReader(Queries):
         for day, heads in self._intervals("operation_interval", service, within, instance_id):
             for some in _portions(heads):
                 rows = self._rows_of(day, "operation", some, (*_KEY, "scale", "buckets", *_HISTOGRAM, *_SUMS))
-                listed = _by_batch(rows["batch"], _operations(rows, unpack_rows(rows["buckets"].tolist())))
+                listed = _by_batch(rows["batch"], _operations(rows, unpack(rows["buckets"].tolist())))
                 for batch, instance, from_ns, to_ns in _zipped(some, "batch", "instance_id", "from_ns", "to_ns"):
                     found.setdefault(instance, []).append(Operations(from_ns, to_ns, listed.get(batch, [])))
         return {
@@ -78,12 +78,11 @@ class TimeReader(Queries):
             for instance, from_ns, to_ns in _zipped(heads, "instance_id", "from_ns", "to_ns"):
                 known = spans.get(instance, (from_ns, to_ns))
                 spans[instance] = min(known[0], from_ns), max(known[1], to_ns)
-            for some in _portions(heads):
-                for instance, operation in self._summed(day, some):
-                    mine = totals.setdefault(instance, {})
-                    key = tuple(getattr(operation, name) for name in _KEY)
-                    other = mine.get(key)
-                    mine[key] = operation if other is None else _added(other, operation)
+            for instance, operation in self._summed(day, heads):
+                mine = totals.setdefault(instance, {})
+                key = tuple(getattr(operation, name) for name in _KEY)
+                other = mine.get(key)
+                mine[key] = operation if other is None else _added(other, operation)
         return {
             instance: Operations(*spans[instance], list(totals.get(instance, {}).values()))
             for instance in sorted(spans)
@@ -160,37 +159,50 @@ class TimeReader(Queries):
 
     def _rows_of(self, day: str, table: str, heads: Columns, names: Sequence[str], order: str = "batch") -> Columns:
         """Rows of the batches of heads, in order; empty when the day has gone meanwhile."""
-        batches = heads["batch"]
         found = None
-        if len(batches):
+        if len(heads["batch"]):
             found = self._query(
                 day,
                 f"SELECT batch, {', '.join(names)} FROM {{day}}.{table} "
                 f"WHERE batch BETWEEN ? AND ? AND batch IN (SELECT batch FROM wanted) ORDER BY {order}",
-                [int(batches.min()), int(batches.max())],
-                wanted={"batch": batches},
+                _bounds(heads),
+                wanted=_picked(heads, "batch"),
             )
         return found or {name: np.zeros(0, dtype=object) for name in ("batch", *names)}
 
     def _summed(self, day: str, heads: Columns) -> Iterator[tuple[str, Operation]]:
         """Rows of the batches of heads, summed up by instance and key (and by scale, which sums do not mix)."""
+        if not len(heads["batch"]):
+            return
         instances, place = np.unique(heads["instance_id"].astype(str), return_inverse=True)
-        # An operation that lists no duration has no smallest one.
+        heads["instance"] = place.astype(np.uint32)
+        keys = f"w.instance, {', '.join(_KEY)}, scale"
+        rows_of = "FROM {day}.operation JOIN wanted w USING (batch) WHERE batch BETWEEN ? AND ?"
+        # What took no time at all has no shortest time.
         timed = "zero_count > 0 OR octet_length(buckets) > 0"
         found = self._query(
             day,
-            f"SELECT w.instance, {', '.join(_KEY)}, scale, list(buckets) AS buckets, sum(zero_count)::DOUBLE AS "
-            f"zero_count, sum(sum_s) AS sum_s, coalesce(min(min_s) FILTER ({timed}), 0) AS min_s, max(max_s) AS max_s, "
-            f"{', '.join(f'sum({name})::DOUBLE AS {name}' for name in _SUMS)} "
-            "FROM {day}.operation JOIN wanted w USING (batch) WHERE batch BETWEEN ? AND ? GROUP BY ALL",
-            [int(heads["batch"].min()), int(heads["batch"].max())],
-            wanted={"batch": heads["batch"], "instance": place.astype(np.uint32)},
+            f"SELECT {keys}, hash({keys}) AS hash, sum(zero_count)::DOUBLE AS zero_count, sum(sum_s) AS sum_s, "
+            f"coalesce(min(min_s) FILTER ({timed}), 0) AS min_s, max(max_s) AS max_s, "
+            f"{', '.join(f'sum({name})::DOUBLE AS {name}' for name in _SUMS)} {rows_of} GROUP BY ALL ORDER BY hash",
+            _bounds(heads),
+            wanted=_picked(heads, "batch", "instance"),
         )
         if found is None:
             return
         for name in ("zero_count", "cpu_count", "bare_yields"):
             found[name] = found[name].astype(np.uint64)
-        made = _operations(found, [unpack(words) for words in found["buckets"]])
+        sums = Sums()
+        for some in _portions(heads):
+            rows = self._query(
+                day,
+                f"SELECT hash({keys}) AS hash, buckets {rows_of}",
+                _bounds(some),
+                wanted=_picked(some, "batch", "instance"),
+            )
+            if rows is not None:
+                sums.add(np.searchsorted(found["hash"], rows["hash"]), rows["buckets"].tolist())
+        made = _operations(found, sums.take(len(found["hash"])))
         yield from zip(instances[found["instance"]].tolist(), made, strict=True)
 
     def _looks(
@@ -202,7 +214,7 @@ class TimeReader(Queries):
         loops = [
             Loop(identity, thread, implementation, lag, ready, ready_max, tasks)
             for lag, (identity, thread, implementation, ready, ready_max, tasks) in zip(
-                _durations(rows, unpack_rows(rows["buckets"].tolist())), _zipped(rows, *about), strict=True
+                _durations(rows, unpack(rows["buckets"].tolist())), _zipped(rows, *about), strict=True
             )
         ]
         looked = self._rows_of(day, "task_group", heads, ("loop", "path", *_GROUP), "batch, place")
@@ -223,6 +235,15 @@ def _whose(table: str) -> str:
         f"{table}.instance_id IN (SELECT instance_id FROM {{day}}.process WHERE service = ?) "
         f"AND (? IS NULL OR {table}.instance_id = ?)"
     )
+
+
+def _bounds(heads: Columns) -> list[object]:
+    """First and last batch: files are in order of batch, so most of one is not even looked at."""
+    return [int(heads["batch"].min()), int(heads["batch"].max())]
+
+
+def _picked(columns: Columns, *names: str) -> Columns:
+    return {name: columns[name] for name in names}
 
 
 def _portions(heads: Columns) -> Iterator[Columns]:
