@@ -22,6 +22,7 @@ from typing import Any
 _CTask, _PyTask = asyncio.Task, asyncio.tasks._PyTask  # type: ignore[attr-defined]
 _CFuture, _PyFuture = asyncio.Future, asyncio.futures._PyFuture  # type: ignore[attr-defined]
 _TASKS, _FUTURES = (_CTask, _PyTask), (_CFuture, _PyFuture)
+_get_loop, _done, _get_coro = _CFuture.get_loop, _CFuture.done, _CTask.get_coro
 _GATHERING: type = getattr(asyncio.tasks, "_GatheringFuture", _PyFuture)
 HOME = str(Path(asyncio.__file__).parent) + os.sep
 """Where asyncio's own code is."""
@@ -45,12 +46,27 @@ def coroutine_of(task: Any) -> Any:
     return _CTask.get_coro(task) if issubclass(type(task), _CTask) else task._coro
 
 
+def read(task: Any) -> tuple[Any, bool, Any, Any]:
+    """(loop, whether it is done, coroutine, the future it waits for or None) of a task, in one go: they may be many."""
+    if issubclass(type(task), _CTask):
+        return _get_loop(task), _done(task), _get_coro(task), task._fut_waiter
+    return task._loop, is_done(task), task._coro, task._fut_waiter
+
+
 def name_of(task: Any) -> str:
     return str(_CTask.get_name(task) if issubclass(type(task), _CTask) else task._name)
 
 
 def is_done(future: Any) -> bool:
     return _CFuture.done(future) if issubclass(type(future), _CFuture) else bool(_PyFuture.done(future))
+
+
+def is_done_future(thing: Any) -> bool:
+    """Whether it is a future, and done."""
+    kind = type(thing)
+    if issubclass(kind, _CFuture):
+        return _done(thing)
+    return issubclass(kind, _PyFuture) and bool(_PyFuture.done(thing))
 
 
 def cancelled(future: Any) -> bool:
@@ -175,6 +191,12 @@ class Kept:
         if task is not None:
             self._tasks.append(task)
         return task
+
+    def take_all(self, references: list[Callable[[], Any]]) -> list[Any]:
+        """Those of many that are still alive."""
+        tasks = [task for reference in references if (task := reference()) is not None]
+        self._tasks += tasks
+        return tasks
 
     def let_go(self) -> None:
         """The caller must not hold any of them in a variable."""

@@ -6,8 +6,8 @@ event loop or the coroutine function they belong to.
 
 from __future__ import annotations
 
-import math
 from array import array
+from math import ceil, log2
 from typing import NamedTuple
 
 INDEX_MIN, INDEX_MAX = -480, 159
@@ -38,8 +38,11 @@ class Durations:
         self._max_ns = 0
 
     def record(self, duration_ns: int) -> None:
-        duration_ns = max(1, duration_ns)
-        index = max(INDEX_MIN, min(INDEX_MAX, math.ceil(math.log2(duration_ns / 1e9) * 16) - 1))
+        if duration_ns < 1:
+            duration_ns = 1
+        index = ceil(log2(duration_ns / 1e9) * 16) - 1
+        if index < INDEX_MIN or index > INDEX_MAX:
+            index = INDEX_MIN if index < INDEX_MIN else INDEX_MAX
         counts = self._counts
         counts[index] = counts.get(index, 0) + 1
         self._count += 1

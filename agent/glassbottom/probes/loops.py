@@ -72,7 +72,8 @@ class Heartbeat:
         if loop is not None and self._owner.is_beating:
             self.thread_id = threading.get_ident()
             with self._owner.guard.guarded(HEARTBEAT):
-                self._again(loop, time.monotonic_ns(), sys.get_asyncgen_hooks().firstiter)
+                due_ns, run = time.monotonic_ns() + PERIOD_NS, sys.get_asyncgen_hooks().firstiter
+                loop.call_later(PERIOD_S, self._beat, due_ns, run, context=self._context)
 
     def _beat(self, due_ns: int, run_before: object) -> None:
         loop, owner = self.loop(), self._owner
@@ -80,7 +81,7 @@ class Heartbeat:
             return
         now_ns = time.monotonic_ns()
         run = sys.get_asyncgen_hooks().firstiter
-        with owner.guard.guarded(HEARTBEAT):
+        try:
             if run is run_before:
                 self.lag.record(now_ns - due_ns)
                 self.beats += 1
@@ -89,10 +90,10 @@ class Heartbeat:
                     self.ready_max = ready
             else:
                 self.thread_id = threading.get_ident()
-            self._again(loop, now_ns, run)
-
-    def _again(self, loop: AbstractEventLoop, now_ns: int, run: object) -> None:
-        loop.call_later(PERIOD_S, self._beat, now_ns + PERIOD_NS, run, context=self._context)
+            loop.call_later(PERIOD_S, self._beat, now_ns + PERIOD_NS, run, context=self._context)
+        except Exception:
+            with owner.guard.guarded(HEARTBEAT):
+                raise
 
 
 class Loops:

@@ -17,13 +17,10 @@ from typing import Any
 from . import awaits
 from .asyncio_objects import (
     Kept,
-    coroutine_of,
-    is_done,
-    is_future,
-    loop_of,
+    is_done_future,
     name_of,
+    read,
     task_references,
-    waiter_of,
     waiting_for,
 )
 from .steps import Steps6
@@ -46,8 +43,8 @@ class Group:
     """Tasks of one loop that wait at the same place."""
 
     __slots__ = (
-        "age_oldest_s",
-        "age_sum_s",
+        "age_oldest_ns",
+        "age_sum_ns",
         "awaits",
         "bare_yields",
         "busy_ns",
@@ -58,7 +55,7 @@ class Group:
         "path",
         "state",
         "steps",
-        "wait_longest_s",
+        "wait_longest_ns",
     )
 
     def __init__(self, loop: int, path: list[awaits.Place], state: str, awaited: str, name: str, foreign: str) -> None:
@@ -66,7 +63,7 @@ class Group:
         self.foreign = foreign
         """Qualified name of a coroutine that is not Python's own, whose place is not known."""
         self.count = self.steps = self.busy_ns = self.bare_yields = 0
-        self.age_oldest_s = self.age_sum_s = self.wait_longest_s = 0.0
+        self.age_oldest_ns = self.age_sum_ns = self.wait_longest_ns = 0
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,6 @@ class Suspect:
 
     task: Reference
     group: Group
-    age_s: float
     wait_s: float
 
 
@@ -157,7 +153,10 @@ class _Building:
         self, look: Look, loops: dict[int, int], steps_of: Callable[[object], Steps6 | None], scanner: Scanner
     ) -> None:
         self._look, self._loops, self._steps_of, self._scanner = look, loops, steps_of, scanner
-        self._index: dict[tuple[int, bytes, str, int], int] = {}
+        self._chain = scanner._chain
+        self._stuck_ns = int(scanner._stuck_s * 1e9)
+        self._suspect_ns = int(min(LOCK_SUSPECT_S, scanner._stuck_s) * 1e9)
+        self._index: dict[tuple[int, bytes | str, str, type], int] = {}
         self._waiting: dict[int, list[int]] = {}
         self._by_task: list[tuple[int, int]] = []
         self._by_future: list[tuple[int, int]] = []
@@ -165,49 +164,59 @@ class _Building:
         self._places: list[list[awaits.Place]] = []
 
     def add(self, task: Any, reference: Reference) -> None:
-        look, scanner = self._look, self._scanner
-        loop = self._loops.get(id(loop_of(task)))
-        if loop is None or is_done(task):
+        look = self._look
+        its_loop, done, coroutine, waiter = read(task)
+        loop = self._loops.get(id(its_loop))
+        if loop is None or done:
             return
-        coroutine, waiter, now_ns = coroutine_of(task), waiter_of(task), time.monotonic_ns()
-        key, places, _, chain_state = scanner._chain(coroutine)
-        state = state_of(chain_state, waiter, foreign=not places)
-        if state == "":
-            return
+        now_ns = time.monotonic_ns()
+        key, places, _, chain_state = self._chain(coroutine)
+        # The usual case first; state_of() knows the others.
+        state = "waiting" if chain_state == SUSPENDED and waiter is not None else ""
+        if state == "" or is_done_future(waiter):
+            state = state_of(chain_state, waiter, foreign=not places)
+            if state == "":
+                return
         look.examined += 1
         look.tasks_by_loop[loop] += 1
-        at = self._group(loop, key, places, state, waiter, task, coroutine)
-        if at < 0:
-            look.groups_dropped += 1
-            return
+        whole = (loop, key, state, type(waiter)) if places else (loop, foreign_name(coroutine), state, type(waiter))
+        at = self._index.get(whole)
+        if at is None:
+            if len(look.groups) >= GROUPS_MAX:
+                look.groups_dropped += 1
+                return
+            at = self._index[whole] = self._new_group(loop, places, state, waiter, task, coroutine)
         group = look.groups[at]
         look.group_of_task[id(task)] = at
         known = self._steps_of(coroutine)
         if known is not None:
-            first_ns, _, end_ns, steps, bare_yields, busy_ns = known
+            first_ns, _, since_ns, steps, bare_yields, busy_ns = known
             group.steps += steps
             group.busy_ns += busy_ns
             group.bare_yields += bare_yields
-            since_ns = end_ns or first_ns
+            if since_ns == 0:
+                since_ns = first_ns
         else:
-            first_ns, since_ns = scanner.sight(task, reference, waiter, now_ns)
-        age_s = max(0, now_ns - first_ns) / 1e9
-        wait_s = max(0, now_ns - since_ns) / 1e9 if state == "waiting" else 0.0
+            first_ns, since_ns = self._scanner.sight(task, reference, waiter, now_ns)
+        age_ns = now_ns - first_ns
         group.count += 1
-        group.age_sum_s += age_s
-        group.age_oldest_s = max(group.age_oldest_s, age_s)
-        group.wait_longest_s = max(group.wait_longest_s, wait_s)
+        group.age_sum_ns += age_ns
+        if age_ns > group.age_oldest_ns:
+            group.age_oldest_ns = age_ns
         if state == "waiting":
             self._waiting.setdefault(id(waiter), []).append(at)
-            suspect_s = LOCK_SUSPECT_S if group.awaits == awaits.LOCK else scanner._stuck_s
-            if wait_s >= min(suspect_s, scanner._stuck_s):
+            wait_ns = now_ns - since_ns
+            if wait_ns > group.wait_longest_ns:
+                group.wait_longest_ns = wait_ns
+            if wait_ns >= self._suspect_ns and (group.awaits == awaits.LOCK or wait_ns >= self._stuck_ns):
                 if len(look.suspects) >= SUSPECTS_MAX:
                     look.suspects_dropped += 1
                 else:
-                    look.suspects.append(Suspect(reference, group, age_s, wait_s))
-        tasks, futures = waiting_for(task)
-        self._by_task += [(id(waiting), at) for waiting in tasks]
-        self._by_future += [(id(future), at) for future in futures]
+                    look.suspects.append(Suspect(reference, group, wait_ns / 1e9))
+        if task._callbacks is not None:
+            tasks, futures = waiting_for(task)
+            self._by_task += [(id(waiting), at) for waiting in tasks]
+            self._by_future += [(id(future), at) for future in futures]
 
     def connect(self) -> None:
         """Edges from those who wait to those they wait for."""
@@ -220,25 +229,16 @@ class _Building:
             for waiter in self._waiting.get(future, ()):
                 look.edges[waiter, at] = look.edges.get((waiter, at), 0) + 1
 
-    def _group(
-        self, loop: int, key: bytes, places: list[awaits.Place], state: str, waiter: Any, task: Any, coroutine: Any
+    def _new_group(
+        self, loop: int, places: list[awaits.Place], state: str, waiter: Any, task: Any, coroutine: Any
     ) -> int:
+        path, awaited = places, ""
+        if state == "waiting" or state == "ready":
+            path, awaited = awaits.own(places), awaits.name(places, waiter)
         foreign = "" if places else foreign_name(coroutine)
-        kind = id(type(waiter)) if places else hash(foreign)
-        whole = (loop, key, state, kind)
-        found = self._index.get(whole)
-        if found is None:
-            if len(self._look.groups) >= GROUPS_MAX:
-                return -1
-            if state == "waiting" or state == "ready":
-                path, awaited = awaits.own(places), awaits.name(places, waiter)
-            else:
-                path, awaited = places, ""
-            name = name_of(task)[:NAME_CHARACTERS_MAX]
-            found = self._index[whole] = len(self._look.groups)
-            self._look.groups.append(Group(loop, path, state, awaited, name, foreign))
-            self._places.append(places)
-        return found
+        self._look.groups.append(Group(loop, path, state, awaited, name_of(task)[:NAME_CHARACTERS_MAX], foreign))
+        self._places.append(places)
+        return len(self._look.groups) - 1
 
 
 def state_of(chain_state: int, waiter: Any, *, foreign: bool) -> str:
@@ -249,7 +249,7 @@ def state_of(chain_state: int, waiter: Any, *, foreign: bool) -> str:
         return "created"
     if chain_state == RUNNING:
         return "running"
-    if waiter is None or (is_future(waiter) and is_done(waiter)):
+    if waiter is None or is_done_future(waiter):
         return "ready"
     return "waiting"
 

@@ -12,7 +12,7 @@ from types import CodeType
 
 from .._guard import Guard
 from ..wire.v1 import tasks_pb2
-from .asyncio_objects import Kept, coroutine_of, is_done, task_references
+from .asyncio_objects import Kept, coroutine_of, task_references
 from .definitions import Definer
 from .loops import Loops, ready_callbacks
 from .observations import Observation
@@ -21,6 +21,7 @@ from .steps import Steps
 from .tasks_lints import Fault, Lints
 from .tasks_scan import BREATH_EVERY, Chain, Group, Look, Scanner
 
+RECONCILED_AT_ONCE = 500
 RECONCILED_MAX = 50_000
 """Of more tasks than that no list is made: the table of coroutines is smaller, and overflows by itself."""
 FAULTS_MAX = 50
@@ -82,14 +83,10 @@ class Watch:
             return 0
         kept = Kept()
         try:
-            live = []
-            for i, reference in enumerate(references):
-                if i % BREATH_EVERY == BREATH_EVERY - 1:
-                    time.sleep(0)
-                task = kept.take(reference)
-                if task is not None and not is_done(task):
-                    live.append(coroutine_of(task))
-            task = None
+            live: list[object] = []
+            for i in range(0, len(references), RECONCILED_AT_ONCE):
+                time.sleep(0)
+                live += map(coroutine_of, kept.take_all(references[i : i + RECONCILED_AT_ONCE]))
             return self._steps.steps_reconcile(live, listed_ns)
         finally:
             live = []
@@ -133,9 +130,9 @@ def add_groups(snapshot: tasks_pb2.TasksSnapshot, look: Look, definer: Definer) 
             state=state,
             awaits=awaited,
             count=scaled(count, look.scale),
-            age_oldest_s=max(group.age_oldest_s for group in groups),
-            age_mean_s=sum(group.age_sum_s for group in groups) / max(1, count),
-            wait_longest_s=max(group.wait_longest_s for group in groups),
+            age_oldest_s=max(group.age_oldest_ns for group in groups) / 1e9,
+            age_mean_s=sum(group.age_sum_ns for group in groups) / 1e9 / max(1, count),
+            wait_longest_s=max(group.wait_longest_ns for group in groups) / 1e9,
             steps=scaled(sum(group.steps for group in groups), look.scale),
             busy_s=sum(group.busy_ns for group in groups) / 1e9 * look.scale,
             bare_yields=scaled(sum(group.bare_yields for group in groups), look.scale),
