@@ -54,6 +54,9 @@ AGENT_ARROWS: dict[str, set[str]] = {
     "transport": AGENT_PLAIN | {"wire", "control", "transport.queue", "transport.encode"},
     "transport.queue": AGENT_PLAIN | {"transport.encode"},
     "transport.encode": AGENT_PLAIN | {"wire"},
+    "_labels": {"_native"},
+    # What is wrapped around frameworks and OpenTelemetry; asgi and wsgi are public.
+    "spans": AGENT_PLAIN | {"_labels", "_native", "probes"},
     "testing": AGENT_PLAIN | {"wire", "transport", "transport.queue"},
     "_profile": AGENT_PLAIN | {"_switch", "_native", "probes"},
     "run": {"__init__", "_config", "_errors", "_log", "_switch"},
@@ -71,7 +74,7 @@ AGENT_ARROWS: dict[str, set[str]] = {
         "transport.encode",
         "control",
     },
-    "__init__": {"_agent", "_config", "_errors", "_profile", "_switch"},
+    "__init__": {"_agent", "_config", "_errors", "_profile", "_switch", "spans"},
 }
 # One module may do what its package may not; each with its reason.
 EXCEPTIONS = {

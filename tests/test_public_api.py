@@ -8,6 +8,7 @@ import glassbottom
 def test_the_public_names_are_these() -> None:
     assert sorted(glassbottom.__all__) == sorted(
         [
+            "AsgiMiddleware",
             "AsyncioConfig",
             "CollectorUnavailable",
             "Config",
@@ -19,6 +20,7 @@ def test_the_public_names_are_these() -> None:
             "SpansConfig",
             "TlsConfig",
             "TransportConfig",
+            "WsgiMiddleware",
             "__version__",
             "flush",
             "init",

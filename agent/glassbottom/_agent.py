@@ -204,7 +204,7 @@ class Agent:
         self.guard = Guard()
         self.clock = clock or SystemClock()
         self.connect = connect or connector(config.endpoint, config.transport.tls)
-        self.identity: Identity = identify(config.service, config.attributes)
+        self.identity: Identity = identify(config.service, config.resource_attributes)
         self.queue = BatchQueue(config.transport.queue_bytes_max)
         self._rng = rng or random.Random()  # noqa: S311 - spreads load, guards no secret
         self.sender = Sender(config.transport, self.queue, self, self.connect, self.clock, self.guard, self._rng)

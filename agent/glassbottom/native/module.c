@@ -313,7 +313,7 @@ add_everything(PyObject *module)
         if (PyModule_AddFunctions(module, tables[i]) < 0)
             return -1;
     }
-    return gb_operations_add_types(module) < 0 ? -1 : gb_calls_add_types(module);
+    return gb_operations_add_types(module) < 0 || gb_calls_add_types(module) < 0 ? -1 : gb_spans_add_types(module);
 }
 
 static PyModuleDef_Slot slots[] = {
