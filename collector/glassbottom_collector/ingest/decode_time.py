@@ -93,7 +93,7 @@ def operations_of(body: bytes, limits: IngestConfig, now_ns: int, known: Contain
             raise Malformed(f"Operations of kind {one.kind} are not known here; update the collector.")
         cpu_count, bare_yields = one.cpu_count, one.bare_yields
         if cpu_count > COUNT_MAX or bare_yields > COUNT_MAX:
-            raise Malformed(f"A count of the operation {name} is above {COUNT_MAX}.")
+            raise Malformed(f"A count of an operation is above {COUNT_MAX}.")
         self_s, user_s, system_s, busy_s, alloc_bytes = some
         rows.append(
             Operation(
@@ -188,14 +188,14 @@ def observations_of(
         if not one.kind:
             raise Malformed("An observation has no kind.")
         check_text("the kind of an observation", one.kind, KIND_CHARS_MAX)
-        check_text(f"the name of an observation of {one.kind}", one.name, NAME_CHARS_MAX)
-        check_number(f"the value of an observation of {one.kind}", one.value, -VALUE_MAX, VALUE_MAX)
-        check_attributes(f"an observation of {one.kind}", one.attributes, TEXT_CHARS_MAX, OBSERVATION_ATTRIBUTES_MAX)
+        check_text(f"the name of an observation of {one.kind!r}", one.name, NAME_CHARS_MAX)
+        check_number(f"the value of an observation of {one.kind!r}", one.value, -VALUE_MAX, VALUE_MAX)
+        check_attributes(f"an observation of {one.kind!r}", one.attributes, TEXT_CHARS_MAX, OBSERVATION_ATTRIBUTES_MAX)
         if not 1 <= one.count <= COUNT_MAX:
-            raise Malformed(f"An observation of {one.kind} stands for {one.count}; at least 1 is meant.")
+            raise Malformed(f"An observation of {one.kind!r} stands for {one.count}; at least 1 is meant.")
         # It may have begun days ago, as a connection that now ended; but not after it was told.
         if one.at_ns > message.at_ns + EARLY_S_MAX * 10**9:
-            raise Malformed(f"An observation of {one.kind} lies after the batch that tells it: set the clock.")
+            raise Malformed(f"An observation of {one.kind!r} lies after the batch that tells it: set the clock.")
         rows.append(
             Observation(one.at_ns, one.kind, one.name, one.frame, one.stack, one.value, one.count, dict(one.attributes))
         )
