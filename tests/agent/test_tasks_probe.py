@@ -15,7 +15,7 @@ import uvloop
 from glassbottom._config import AsyncioConfig
 from glassbottom._guard import Guard
 from glassbottom.probes.observations import Observation
-from glassbottom.probes.operations import COROUTINE, STEP, Key, OperationsProbe, Sums
+from glassbottom.probes.operations import COROUTINE, STEP, Key, OperationsProbe, Recorder, Sums
 from glassbottom.probes.tasks import STREAM, TasksProbe
 from glassbottom.testing import FakeClock
 from glassbottom.transport.encode import without_codec
@@ -284,6 +284,33 @@ def test_of_more_tasks_than_are_looked_at_counts_are_scaled_up(rig: Rig, run: Ru
     run(main())
 
 
+def test_the_path_leads_through_functions_that_are_profiled(rig: Rig, run: Run):
+    import glassbottom
+    from glassbottom import _native, _profile
+
+    @glassbottom.profile
+    async def measured() -> None:
+        await asyncio.sleep(60)
+
+    async def caller() -> None:
+        await measured()
+
+    async def main() -> None:
+        task = asyncio.create_task(caller())
+        await steps(2)
+        snapshot = await rig.reading()
+        await ended([task])
+        group = group_at(rig, snapshot, "caller")
+        assert group.awaits == "asyncio.sleep"
+        assert rig.frames[group.path[0]] == (measured.__qualname__, __file__, line_of(measured, 2))
+
+    _profile.attach(Recorder(_native.OperationTable(16)))
+    try:
+        run(main())
+    finally:
+        _profile.detach()
+
+
 # Who waits for whom
 
 
@@ -362,6 +389,23 @@ def test_steps_and_lives_of_coroutines_become_operations(rig: Rig, run: Run):
     (key,) = [key for key, _ in rig.operations._added if key.name.endswith("good") and key.kind == STEP]
     assert key.place == (good.__qualname__, __file__, good.__code__.co_firstlineno)
     rig.operations.read()  # they can be sent
+
+
+def test_functions_made_anew_each_time_are_one_row(rig: Rig, run: Run):
+    source = "import asyncio\nasync def made():\n    await asyncio.sleep(0)\n"
+
+    async def main() -> None:
+        for _ in range(3):
+            namespace: dict[str, Any] = {}
+            exec(compile(source, "made.py", "exec"), namespace)
+            await asyncio.create_task(namespace["made"]())
+        await rig.reading()
+
+    run(main())
+    assert len([key for key, _ in rig.operations._added if key.name == "made"]) == 2
+    held = rig.rows(STEP)["made", "ok"]
+    assert held.count == sum(memoryview(held.counts).cast("I")) == 6
+    assert rig.rows(COROUTINE)["made", "ok"].count == 3
 
 
 def test_a_step_of_a_second_or_more_never_yields(rig: Rig, run: Run, monkeypatch: pytest.MonkeyPatch):

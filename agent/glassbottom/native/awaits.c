@@ -44,15 +44,23 @@ awaits_attribute(const PyObject *object)
     return NULL;
 }
 
-/* What stands between `async for` and the generator it drives, and between __await__() and the coroutine. */
+/* What stands between `async for` and the generator it drives, between __await__() and the coroutine, and between the
+ * wrapper of glassbottom.profile and what it measures. */
 static bool
 is_go_between(const PyObject *object)
 {
+    static const char *const names[] = {"async_generator_asend", "async_generator_athrow", "anext_awaitable",
+                                        "coroutine_wrapper"};
     const PyTypeObject *type = Py_TYPE(object);
-    return !(type->tp_flags & Py_TPFLAGS_HEAPTYPE) && type->tp_traverse != NULL
-           && (strcmp(type->tp_name, "async_generator_asend") == 0
-               || strcmp(type->tp_name, "async_generator_athrow") == 0 || strcmp(type->tp_name, "anext_awaitable") == 0
-               || strcmp(type->tp_name, "coroutine_wrapper") == 0);
+    if (type->tp_traverse == NULL)
+        return false;
+    if (type->tp_flags & Py_TPFLAGS_HEAPTYPE)
+        return strcmp(type->tp_name, "glassbottom._native.Call") == 0;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (strcmp(type->tp_name, names[i]) == 0)
+            return true;
+    }
+    return false;
 }
 
 static int

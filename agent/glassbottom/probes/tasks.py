@@ -10,7 +10,8 @@ Nothing is imported of asyncio until there is a loop.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from array import array
+from collections.abc import Callable, Iterator, Mapping
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
@@ -125,8 +126,14 @@ class TasksProbe:
             return
         at_ns = self._clock.time_ns()
         self._read_tasks(steps, at_ns)
+        operations: dict[Key, Sums] = {}
         for row in steps.steps_take():
-            self._tell_steps(row, at_ns)
+            for key, sums in _operations(row):
+                known = operations.get(key)
+                operations[key] = sums if known is None else merged(known, sums)
+            self._lint_steps(row, at_ns)
+        for key, sums in operations.items():
+            self._operations.add(key, sums)
         for block in steps.blocks_take():
             self._observe(_blocked(block, self._native.label_name))
         for code, count in tasks_hooks.take_unawaited().items():
@@ -163,22 +170,9 @@ class TasksProbe:
             self._observe(observation)
         watch.reconcile()
 
-    def _tell_steps(self, row: StepRow, at_ns: int) -> None:
-        code, steps, bare_yields, busy_ns, offset, counts, step_ns_max, ended = row
+    def _lint_steps(self, row: StepRow, at_ns: int) -> None:
+        code, steps, bare_yields, busy_ns, _, _, step_ns_max, _ = row
         place = _place(code)
-        if steps:
-            key = Key(STEP, code.co_qualname, place=place)
-            # The shortest is not counted; it is in the first bucket.
-            shortest_ns = max(1, min(step_ns_max, int(2.0 ** (offset / 16) * 1e9)))
-            sums = Sums(
-                steps, busy_ns, shortest_ns, step_ns_max, offset, counts, busy_ns=busy_ns, bare_yields=bare_yields
-            )
-            self._operations.add(key, sums)
-        for status, count, lifetime_ns, busy, min_ns, max_ns, ended_offset, ended_counts in ended:
-            key = Key(COROUTINE, code.co_qualname, status=status, place=place)
-            self._operations.add(
-                key, Sums(count, lifetime_ns, min_ns, max_ns, ended_offset, ended_counts, busy_ns=busy)
-            )
         if step_ns_max >= NEVER_YIELDED_NS:
             self._observe(
                 Observation(at_ns, "task.never_yielded", code.co_qualname, value=step_ns_max / 1e9, place=place)
@@ -227,6 +221,45 @@ class TasksProbe:
             numbers["async_suspects_dropped_total"] = watch.suspects_dropped
             numbers["async_scan_seconds_total"] = watch.scan_s
         return numbers
+
+
+def _operations(row: StepRow) -> Iterator[tuple[Key, Sums]]:
+    """Steps, and lives by how they ended. Code objects of one place, made again and again, have the same key."""
+    code, steps, bare_yields, busy_ns, offset, counts, step_ns_max, ended = row
+    place = _place(code)
+    if steps:
+        # The shortest is not counted; it is in the first bucket.
+        shortest_ns = max(1, min(step_ns_max, int(2.0 ** (offset / 16) * 1e9)))
+        yield (
+            Key(STEP, code.co_qualname, place=place),
+            Sums(steps, busy_ns, shortest_ns, step_ns_max, offset, counts, busy_ns=busy_ns, bare_yields=bare_yields),
+        )
+    for status, count, lifetime_ns, busy, min_ns, max_ns, ended_offset, ended_counts in ended:
+        yield (
+            Key(COROUTINE, code.co_qualname, status=status, place=place),
+            Sums(count, lifetime_ns, min_ns, max_ns, ended_offset, ended_counts, busy_ns=busy),
+        )
+
+
+def merged(one: Sums, other: Sums) -> Sums:
+    """Both together."""
+    offset = min(one.offset, other.offset)
+    counts: list[int] = []
+    for each in (one, other):
+        first = each.offset - offset
+        for i, number in enumerate(memoryview(each.counts).cast("I"), first):
+            counts += [0] * (i + 1 - len(counts))
+            counts[i] += number
+    return Sums(
+        one.count + other.count,
+        one.duration_ns + other.duration_ns,
+        min(one.min_ns, other.min_ns),
+        max(one.max_ns, other.max_ns),
+        offset,
+        array("I", counts).tobytes(),
+        busy_ns=one.busy_ns + other.busy_ns,
+        bare_yields=one.bare_yields + other.bare_yields,
+    )
 
 
 def _place(code: CodeType) -> Place:
