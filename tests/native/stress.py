@@ -4,16 +4,22 @@ python tests/native/stress.py --seconds 60
 
 Threads allocate, grow, shrink and free across the 512-byte border; windows open and close every few milliseconds;
 another thread snapshots, changes the rate, stops and starts; tracemalloc comes and goes; children are forked; code is
-made and dropped. Last line: one JSON object with what was done. Any report of a sanitizer ends the process.
+made and dropped. Event loops run, block, fail and are cancelled in threads that come and go, while their steps are
+counted, taken and reconciled, blocks are looked into, and counting stops and starts. Last line: one JSON object with
+what was done. Any report of a sanitizer ends the process.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import contextlib
 import gc
 import json
 import os
 import random
+import re
+import sys
 import threading
 import time
 import tracemalloc
@@ -72,9 +78,118 @@ def schedule(stop: threading.Event) -> None:
         time.sleep(0.001)
 
 
+async def step(rng: random.Random, depth: int) -> int:
+    """Does one of everything a coroutine can do, and sometimes a little of it for too long."""
+    what = rng.randrange(14)
+    if what < 3:
+        await asyncio.sleep(0)
+    elif what == 3:
+        await asyncio.sleep(rng.random() * 0.005)
+    elif what == 4:
+        time.sleep(rng.random() * 0.01)
+    elif what == 5:
+        re.match(r"(a+)+$", "a" * rng.randrange(17) + "b")
+    elif what == 6:
+        raise ValueError(what)
+    elif what == 7:
+        raise asyncio.CancelledError
+    elif what == 8:
+        scope: dict[str, object] = {}
+        exec(f"async def made{rng.randrange(3000)}(): return 1", scope)
+        await asyncio.create_task(next(v for k, v in scope.items() if k.startswith("made"))())  # type: ignore[operator]
+    elif what == 9:
+        await asyncio.get_running_loop().create_future()
+    elif what == 10:
+        step(rng, depth).close()
+    elif what == 11:
+        async with asyncio.timeout(0.001):
+            await asyncio.sleep(1)
+    elif what == 12:
+        gc.collect(0)
+    elif depth:
+        await step(rng, depth - 1)
+    return what
+
+
+async def tasks(rng: random.Random) -> None:
+    if sys.version_info >= (3, 12) and rng.randrange(2):
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+    started = [asyncio.create_task(step(rng, 3)) for _ in range(rng.randrange(60))]
+    await asyncio.sleep(0)
+    for task in started:
+        if rng.randrange(3) == 0:
+            task.cancel()
+        elif rng.randrange(20) == 0:
+            task.get_coro().close() if not task.done() and rng.randrange(2) else None
+    await asyncio.wait([*started, asyncio.create_task(asyncio.sleep(0))], timeout=0.02)
+    for task in started:
+        task.cancel()
+    await asyncio.gather(*started, return_exceptions=True)
+
+
+def run_loops(stop: threading.Event, seed: int, done: list[int]) -> None:
+    rng = random.Random(seed)
+    while not stop.is_set():
+        loop = asyncio.new_event_loop()
+        loop.set_exception_handler(lambda _loop, _context: None)
+        with contextlib.suppress(asyncio.CancelledError, ValueError, TimeoutError, RuntimeError):
+            loop.run_until_complete(tasks(rng))
+        loop.close()
+        done[0] += 1
+
+
+def many_threads(stop: threading.Event, seed: int, done: list[int]) -> None:
+    """Threads with loops that live for a moment each."""
+    while not stop.is_set():
+        now = threading.Event()
+        thread = threading.Thread(target=run_loops, args=(now, seed := seed + 1, done))
+        thread.start()
+        time.sleep(0.02)
+        now.set()
+        thread.join()
+
+
+def look(stop: threading.Event, run_it: object) -> None:
+    while not stop.is_set():
+        with contextlib.suppress(RuntimeError):  # the other thread is in it
+            run_it(0.05)  # type: ignore[operator]
+
+
+def read_steps(rng: random.Random) -> None:
+    what = rng.randrange(8)
+    if what == 0:
+        for row in _native.steps_take():
+            str(row[0].co_qualname)
+    elif what == 1:
+        for block in _native.blocks_take():
+            for code, offset in block[4]:
+                str((code.co_name, offset))
+    elif what == 2:
+        live = [o for o in gc.get_objects() if asyncio.iscoroutine(o)] if rng.randrange(10) == 0 else []
+        for coroutine in live:
+            _native.steps_of(coroutine)
+        _native.steps_reconcile(live)
+    elif what == 3:
+        for _, code, _ in _native.steps_running():
+            str(code)
+    elif what == 4:
+        _native.steps_loops()
+    elif what == 5:
+        _native.set_clock(blocked_ms=rng.choice((1.0, 5.0, 100.0)), sample_hz=rng.choice((0.0, 19.0, 100.0)))
+    elif what == 6:
+        _native.clock_interrupt()
+    elif rng.randrange(5) == 0:
+        _native.steps_stop()
+        _native.steps_take()
+        _native.steps_start()
+
+
 def fork_once() -> None:
     pid = os.fork()
     if pid == 0:
+        _native.steps_start()
+        asyncio.run(asyncio.sleep(0.001))
+        _native.steps_take()
         _native.start(interval_bytes=4096.0, window_share=0.5, window_ms=1.0)
         kept = [bytes(size) for size in (40, 600, 9000) * 100]
         _native.snapshot()
@@ -101,10 +216,16 @@ def main() -> None:
     start()
     threads = [threading.Thread(target=churn, args=(stop, i, counts)) for i in range(4)]
     threads.append(threading.Thread(target=schedule, args=(stop,)))
+    _native.steps_start()
+    loops = [0]
+    threads += [threading.Thread(target=run_loops, args=(stop, 100 + i, loops)) for i in range(2)]
+    threads.append(threading.Thread(target=many_threads, args=(stop, 1000, loops)))
+    threads += [threading.Thread(target=look, args=(stop, run)) for run in (_native.run_watchdog, _native.run_clock)]
     for thread in threads:
         thread.start()
     end = time.monotonic() + arguments.seconds
     while time.monotonic() < end:
+        read_steps(rng)
         what = rng.randrange(100)
         if what < 50:
             try:
@@ -142,12 +263,29 @@ def main() -> None:
         time.sleep(0.002)
     stop.set()
     _native.interrupt()
+    _native.clock_interrupt()
     for thread in threads:
         thread.join()
+    steps = _native.steps_statistics()["steps"]
+    blocks = _native.clock_statistics()["blocks"]
+    _native.steps_stop()
+    _native.steps_take()
     gc.collect()
     final = _native.statistics()
     _native.stop()
-    print(json.dumps({"ok": True, "operations": counts[0], **done, "samples": final["samples"]}))
+    print(
+        json.dumps(
+            {
+                "ok": True,
+                "operations": counts[0],
+                **done,
+                "samples": final["samples"],
+                "loops": loops[0],
+                "steps": steps,
+                "blocks": blocks,
+            }
+        )
+    )
 
 
 main()
