@@ -208,9 +208,9 @@ def test_a_span_that_ends_in_another_thread_is_counted_without_cpu_time(seen: Wa
 
 def test_the_context_is_labelled_while_an_entry_span_lasts(seen: Watched, tracer: trace.Tracer):
     assert _labels.current_name() == ""
-    with tracer.start_as_current_span("GET /orders/{id}", kind=SpanKind.SERVER):
-        with tracer.start_as_current_span("query"):
-            assert _labels.current_name() == "GET /orders/{id}"
+    entry = tracer.start_as_current_span("GET /orders/{id}", kind=SpanKind.SERVER)
+    with entry, tracer.start_as_current_span("query"):
+        assert _labels.current_name() == "GET /orders/{id}"
     assert _labels.current_name() == ""
     with tracer.start_as_current_span("job"):
         assert _labels.current_name() == "job"

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from glassbottom import _native
+from glassbottom import _labels, _native
 from glassbottom._clock import Clock, SystemClock
 from glassbottom._config import SpansConfig
 from glassbottom._guard import Guard
 from glassbottom.probes.observations import Observation
 from glassbottom.probes.operations import Key, Recorder
+from glassbottom.spans.http import current_request
 from glassbottom.spans.probe import SpansProbe
 from opentelemetry import trace
 from opentelemetry.util._once import Once
@@ -59,6 +60,9 @@ def watched(clock: Clock | None = None, **config: Any) -> Iterator[Watched]:
         found.unharmed()
     finally:
         found.probe.stop(1.0)
+        # What a test has left open has left its mark in this context.
+        _labels.label.set(0)
+        current_request.set(None)
 
 
 def forget_provider(patch: pytest.MonkeyPatch) -> None:

@@ -166,9 +166,6 @@ class Ledger:
         return [*self.names.values(), self._other]
 
     def _learn(self, name: Name) -> None:
-        if not name.above:
-            name.limit_ns = self.slow_ns
-            return
         above = dict(name.above)
         if name.count >= COUNT_MIN:
             name.limit_ns = min(self.slow_ns, max(name.floor_ns, _beyond_one_in_hundred(above.items(), name.count)))

@@ -27,7 +27,8 @@ class Host:
 
     def __init__(self, ledger: Ledger, spans: OpenSpans) -> None:
         self._ledger = ledger
-        self._inherited: dict[int, SpanRecord] = {}
+        self._inherited: dict[str, SpanRecord] = {}
+        self._suspects = spans.suspects
         self.make_room = spans.make_room
         self.place: Callable[[str], Place | None] = spans.place
         self.name: Callable[[str], Name] = ledger.name
@@ -54,11 +55,14 @@ class Host:
                 request.since_ns = record.start_ns
             request.children += 1
             return
-        number = _labels.label.get()
-        if number:
-            entry = self._inherited.get(number)
+        label = _labels.current_name()
+        if label in self._suspects:
+            # Left behind by a span that never ended: nobody works on that any more.
+            record.token = _labels.enter(record.name)
+        elif label:
+            entry = self._inherited.get(label)
             if entry is None:
-                entry = self._inherited[number] = named(_labels.current_name())
+                entry = self._inherited[label] = named(label)
             record.entry = entry
 
     def slow(self, name: Name, duration_ns: int, own_ns: int, status: str, route: str, span: Any) -> None:
