@@ -41,10 +41,9 @@ class TimeAnswers:
         limit = limit_of(request.limit, SLOW)
         kinds, thresholds = slow_view.kinds_of(request), slow_view.thresholds_of(request)
         service, within, instance_id, _ = self._selected(request.selector, request)
-        intervals = self._reader.operations(service, within, instance_id)
-        found = summaries((each for mine in intervals.values() for each in mine), thresholds, kinds)
+        totals = self._reader.operation_totals(service, within, instance_id).values()
+        found = summaries(totals, thresholds, kinds)
         shown = found[:limit]
-        covered = covered_by(intervals)
         live = self._live_bytes(service, within, instance_id, shown)
         places = look_up(self._reader, frames=(each.key.frame for each in shown))
         seen = self._reader.observations(service, within, [slow_view.SPAN_KIND], instance_id)
@@ -52,7 +51,7 @@ class TimeAnswers:
             operations=[slow_view.operation(each, places, live) for each in shown],
             slow_spans=slow_view.slow_spans(seen, limit),
             operations_total=len(found),
-            covered=_range(covered),
+            covered=_range(covered_by(totals)),
         )
 
     def tasks(self, request: query_pb2.TasksRequest) -> query_pb2.TasksResponse:

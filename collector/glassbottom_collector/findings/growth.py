@@ -14,7 +14,7 @@ Pure arithmetic and wording.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -55,15 +55,15 @@ LOAD_UNKNOWN = 0.5
 class Readings:
     """One process. times_s (T,) ascending; counts (T, N), one column per thing that may pile up.
 
-    age_mass (T, N): sum of ages, seconds. oldest_s (T, N): age of the oldest. load (T,): requests per second. None
-    where it is not known.
+    age_mass (T, N): sum of ages, seconds. oldest_s (T, N): age of the oldest. None where ages are not known.
+    load: gives requests per second (T,), or None when they are not known; asked only about what grows otherwise.
     """
 
     times_s: F64
     counts: F64
     age_mass: F64 | None = None
     oldest_s: F64 | None = None
-    load: F64 | None = None
+    load: Callable[[], F64 | None] | None = None
 
     def __len__(self) -> int:
         return len(self.times_s)
@@ -71,8 +71,8 @@ class Readings:
 
 @dataclass(frozen=True)
 class Growth:
-    """What is claimed about one column. leaks: every test agrees. first, last: mean floors of the first and
-    the last fifth of blocks. rate: per second."""
+    """What is claimed about one column. leaks: every test agrees. first, last: counts at the first and last reading,
+    seconds apart. rate: per second."""
 
     leaks: bool
     first: float
@@ -151,6 +151,8 @@ def _judge(readings: Readings, blocks: _Blocks, columns: NDArray[np.intp], raw: 
     levelling, step = guards.odds_against_levelling(times, kept), guards.odds_against_step(times, kept)
     jump = guards.largest_jump_share(kept)
     tails = [guards.tail_share(times, kept, part) for part in (1 / 2, 1 / 3, 1 / 4)]
+    load: F64 | None = None
+    is_asked = readings.load is None
     found = []
     for index, column in enumerate(columns.tolist()):
         first, last = float(blocks.first[column]), float(blocks.last[column])
@@ -164,11 +166,16 @@ def _judge(readings: Readings, blocks: _Blocks, columns: NDArray[np.intp], raw: 
         ]
         if readings.oldest_s is not None:
             evidence.append(_oldest(readings.oldest_s[blocks.edges[[0, -1]], column], blocks.seconds))
-        if readings.load is not None or blocks.retained is None:
-            evidence.append(_load(readings.load, first, last))
+        # Reading the load costs as much as all the rest, so only what would be told otherwise is held against it.
+        if readings.load is not None and not is_asked and all(each.supports_leak for each in evidence):
+            load, is_asked = readings.load(), True
+        if load is not None or blocks.retained is None:
+            evidence.append(_load(load, first, last))
         rate = Rate(float(line.slope[index]), float(line.low[index]), float(line.high[index]))
         leaks = all(each.supports_leak for each in evidence)
-        found.append(Growth(leaks, first, last, blocks.seconds, rate, float(p[column]), tuple(evidence)))
+        ends = readings.counts[[0, -1], column].tolist()
+        seconds = float(readings.times_s[-1] - readings.times_s[0])
+        found.append(Growth(leaks, *ends, seconds, rate, float(p[column]), tuple(evidence)))
     return found
 
 
@@ -276,8 +283,7 @@ def _factor(odds: float) -> str:
 
 def growth_text(growth: Growth) -> str:
     """Such as "from 12 to 240 in 5 min (46 per minute, 95 % between 44 and 48)"."""
-    rate = growth.rate
     return (
         f"from {amount_text(growth.first)} to {amount_text(growth.last)} in {time_text(growth.seconds)} "
-        f"({rate_text(rate.per_second)}, 95 % between {rate_text(rate.low)} and {rate_text(rate.high)})"
+        f"({rate_text(growth.rate)})"
     )

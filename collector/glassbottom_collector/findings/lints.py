@@ -28,7 +28,7 @@ class Lint:
 LINTS = {
     "task.stuck": Lint(
         Severity.WARNING,
-        "{tasks} of `{name}` waiting for what nothing else refers to, {age} by now",
+        "`{name}`: {tasks} stuck for {age} on what nothing else refers to",
         "What is awaited is referred to by nothing but the task that waits, so nobody seems able to wake it.",
         adds_up=False,
     ),
@@ -90,6 +90,10 @@ def _finding(window: Window, kind: str, lint: Lint, rows: Sequence[Observation])
     )
     where = f" ({frame.file}:{frame.line})" if frame is not None else ""
     evidence = [Evidence("noticed", True, f"{lint.why} Told {many(len(rows), 'time')}.")]
+    if reasons := sorted({each.attributes["reason"] for each in rows if "reason" in each.attributes}):
+        suspected = any(each.attributes.get("suspected") == "true" for each in rows)
+        doubt = " (suspected: it may yet be meant so)" if suspected else ""
+        evidence.append(Evidence("reason", not suspected, f"{'; '.join(reasons[:4])}{doubt}."))
     if kinds:
         evidence.append(Evidence("exception", True, f"Exceptions: {', '.join(kinds[:8])}."))
     return Finding(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -103,7 +104,7 @@ def _table(window: Window, instance_id: str, points: Sequence[MetricPoint], name
         counts[row[point.at_ns], column[_key(point, name, attribute)]] = point.value
     kept = settled(at_ns, window, instance_id)
     at_ns = at_ns[kept]
-    return Table(at_ns, keys, Readings(at_ns / 1e9, counts[kept], load=window.load(instance_id, at_ns)))
+    return Table(at_ns, keys, Readings(at_ns / 1e9, counts[kept], load=partial(window.load, instance_id, at_ns)))
 
 
 def _key(point: MetricPoint, name: str, attribute: str) -> str:

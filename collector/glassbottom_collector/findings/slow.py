@@ -10,7 +10,7 @@ from ..leaks.wording import time_text
 from ..model.finding import Finding, Severity
 from ..model.leak import Evidence
 from ..model.timing import OperationKind
-from ..timing.operations import Summary, Thresholds, covered_by, summaries
+from ..timing.operations import Key, Summary, Thresholds, covered_by, summaries
 from ..timing.places import look_up
 from .window import Window, span_of
 from .wording import many
@@ -27,21 +27,19 @@ SHOWN_MAX = 10
 
 def find(window: Window, thresholds: Thresholds = Thresholds()) -> tuple[list[Finding], list[str]]:  # noqa: B008
     """The most costly ones; value: p95, seconds."""
-    intervals = [interval for mine in window.operations.values() for interval in mine]
-    slow = [each for each in summaries(intervals, thresholds) if worth_telling(each, thresholds)][:SHOWN_MAX]
-    covered = covered_by(window.operations)
+    totals = window.reader.operation_totals(window.service, window.within, window.instance_id)
+    slow = [each for each in summaries(totals.values(), thresholds) if worth_telling(each, thresholds)][:SHOWN_MAX]
+    covered = covered_by(totals.values())
     if not slow or covered is None:
         return [], []
     places = look_up(window.reader, frames=(each.key.frame for each in slow))
-    instances: dict[object, set[str]] = {}
-    for instance_id, mine in window.operations.items():
-        for interval in mine:
-            for row in interval.rows:
-                instances.setdefault((row.kind, row.name, row.span_kind, row.frame), set()).add(instance_id)
+    instances: dict[Key, set[str]] = {}
+    for instance_id, total in totals.items():
+        for row in total.rows:
+            instances.setdefault(Key(row.kind, row.name, row.span_kind, row.frame), set()).add(instance_id)
     found = []
     for each in slow:
         key = each.key
-        seen_in = instances[(key.kind, key.name, key.span_kind, key.frame)]
         limit = thresholds.of(key.kind)
         found.append(
             Finding(
@@ -57,7 +55,7 @@ def find(window: Window, thresholds: Thresholds = Thresholds()) -> tuple[list[Fi
                 count=each.slow,
                 value=each.p95_s,
                 seen=span_of(covered.from_ns, covered.to_ns - 1),
-                instance_ids=tuple(sorted(seen_in)),
+                instance_ids=tuple(sorted(instances[key])),
                 evidence=(Evidence("p95", True, f"p95 {time_text(each.p95_s)} of {each.count}; see `slow`."),),
             )
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -78,8 +79,8 @@ def _table(window: Window, instance_id: str, looks: Sequence[Tasks], places: Pla
         mass[row, column] += age_mass
         oldest[row, column] = max(oldest[row, column], age_oldest)
     at_ns = at_ns[kept]
-    load = window.load(instance_id, at_ns)
-    return Table(at_ns, tuple(columns), Readings(at_ns / 1e9, counts, mass, oldest, load))
+    readings = Readings(at_ns / 1e9, counts, mass, oldest, partial(window.load, instance_id, at_ns))
+    return Table(at_ns, tuple(columns), readings)
 
 
 def _finding(pile: Pile[TaskKey], looks: Mapping[str, Sequence[Tasks]], places: Places) -> Finding:

@@ -47,11 +47,6 @@ class Window:
         """Where the observations were made."""
         return of_observations(self.reader, (each for mine in self.observations.values() for each in mine))
 
-    @cached_property
-    def operations(self) -> Mapping[str, Sequence[Operations]]:
-        """Intervals by instance id and time."""
-        return self.reader.operations(self.service, self.within, self.instance_id)
-
     @property
     def covered(self) -> Span | None:
         """From the first data in the range to the last."""
@@ -81,7 +76,8 @@ class Window:
 
         Entry spans are requests; without any, coroutines that ended stand for them.
         """
-        intervals = [each for each in self.operations.get(instance_id, ()) if each.to_ns > each.from_ns]
+        told = self.reader.operations(self.service, self.within, instance_id).get(instance_id, ())
+        intervals = [each for each in told if each.to_ns > each.from_ns]
         if not intervals or not len(at_ns):
             return None
         middle = np.array([(each.from_ns + each.to_ns) / 2 for each in intervals])

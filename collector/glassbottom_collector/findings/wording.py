@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..model.code import Frame
+from ..model.leak import Rate
 
 
 def amount_text(value: float) -> str:
@@ -10,16 +11,14 @@ def amount_text(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 10 or value == round(value) else f"{value:.2g}"
 
 
-def rate_text(per_second: float) -> str:
-    """Such as "12 per second", "46 per minute" or "3 per hour"."""
-    for unit, seconds in (("second", 1), ("minute", 60)):
-        if abs(per_second) * seconds >= 1:
-            return (
-                f"{per_second * seconds:.2g} per {unit}"
-                if abs(per_second) * seconds < 10
-                else (f"{per_second * seconds:.0f} per {unit}")
-            )
-    return f"{amount_text(per_second * 3600)} per hour"
+def rate_text(rate: Rate) -> str:
+    """Such as "46 per minute, 95 % between 44 and 48"; in the unit in which the rate is a number to read."""
+    unit, seconds = next(
+        ((unit, seconds) for unit, seconds in (("second", 1), ("minute", 60)) if abs(rate.per_second) * seconds >= 1),
+        ("hour", 3600),
+    )
+    middle, low, high = (f"{each * seconds:.3g}" for each in (rate.per_second, rate.low, rate.high))
+    return f"{middle} per {unit}, 95 % between {low} and {high}"
 
 
 def at_text(frame: Frame | None) -> str:

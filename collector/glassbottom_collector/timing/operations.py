@@ -6,7 +6,7 @@ what a Reader gave.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..model.process import Span
@@ -76,7 +76,7 @@ class Summary:
 def summaries(
     intervals: Iterable[Operations], thresholds: Thresholds, kinds: Sequence[OperationKind] = LISTED
 ) -> list[Summary]:
-    """One per key, most total self time first."""
+    """One per key, most total self time first. Intervals are of any processes, or sums of several."""
     rows: dict[Key, list[Operation]] = {}
     for interval in intervals:
         for row in interval.rows:
@@ -90,9 +90,9 @@ def summaries(
     return sorted(found, key=lambda each: (-each.self_s, -each.duration.sum_s, each.key.name))
 
 
-def covered_by(intervals: Mapping[str, Sequence[Operations]]) -> Span | None:
+def covered_by(intervals: Iterable[Operations]) -> Span | None:
     """From the first moment to the last; None without data."""
-    every = [interval for mine in intervals.values() for interval in mine if interval.to_ns > interval.from_ns]
+    every = [interval for interval in intervals if interval.to_ns > interval.from_ns]
     return Span(min(each.from_ns for each in every), max(each.to_ns for each in every)) if every else None
 
 
@@ -112,7 +112,7 @@ def _summary(key: Key, rows: Sequence[Operation], steps: Sequence[Operation], th
         p50_s=p50_s,
         p95_s=p95_s,
         p99_s=p99_s,
-        self_s=sum(row.self_s for row in rows),
+        self_s=sum(row.self_s or _busy_s(row) for row in rows),
         cpu_s=sum(row.cpu_user_s + row.cpu_system_s for row in rows),
         cpu_count=sum(row.cpu_count for row in rows),
         busy_s=sum(row.busy_s for row in rows),
@@ -122,6 +122,11 @@ def _summary(key: Key, rows: Sequence[Operation], steps: Sequence[Operation], th
         bare_yield_ratio=sum(row.bare_yields for row in stepped) / step_count if step_count else 0.0,
         step_max_s=max((row.duration.max_s for row in stepped), default=0.0),
     )
+
+
+def _busy_s(row: Operation) -> float:
+    """Of a coroutine that tells no time of its own: what it ran. Waiting is not its work."""
+    return row.busy_s if row.kind in (OperationKind.COROUTINE, OperationKind.STEP) else 0.0
 
 
 def _only(values: set[str]) -> str:
