@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import grpc
 import numpy as np
 import pytest
@@ -33,11 +35,20 @@ PATHS = {
     "message, from connect": (HANDLER, CONNECT, MAIN),
     "connect": (CONNECT, MAIN),
     "cache": (CACHE, MAIN),
+    "cache, in orders": (CACHE, MAIN),
+    "message, in orders": (HANDLER, MAIN),
+    "message, in users": (HANDLER, MAIN),
 }
-STACKS = {
-    name: Stack(stack_id(tuple(frame.id for frame in path)), tuple(frame.id for frame in path))
-    for name, path in PATHS.items()
-}
+ORDERS, USERS = "GET /orders/{id}", "GET /users"
+LABELS = {"cache, in orders": ORDERS, "message, in orders": ORDERS, "message, in users": USERS}
+
+
+def _stack(path: Sequence[Frame], label: str) -> Stack:
+    ids = tuple(frame.id for frame in path)
+    return Stack(stack_id(ids, label), ids, label=label)
+
+
+STACKS = {name: _stack(path, LABELS.get(name, "")) for name, path in PATHS.items()}
 DEFINITIONS = Definitions(
     {frame.id: frame for path in PATHS.values() for frame in path},
     {stack.id: stack for stack in STACKS.values()},
