@@ -56,11 +56,26 @@ class Probe(Protocol):
 def build(config: Config, queue: BatchQueue, clock: Clock, guard: Guard) -> list[Probe]:
     """The probes this configuration asks for."""
     from .heap import HeapProbe
+    from .observations import ObservationsProbe
+    from .operations import OperationsProbe
     from .runtime import RuntimeProbe
+    from .tasks import TasksProbe
+    from .threads import ProfileProbe
 
+    operations = OperationsProbe(config.spans.interval_s, queue, clock)
+    observations = ObservationsProbe(config.spans.interval_s, queue, clock)
     probes: list[Probe] = []
     if config.heap.enabled:
         probes.append(HeapProbe(config.heap, queue, clock, guard))
     if config.runtime.enabled:
-        probes.append(RuntimeProbe(config.runtime, queue, clock))
-    return probes
+        probes.append(RuntimeProbe(config.runtime, queue, clock, observations.observe))
+    if config.profile.enabled or config.asyncio.enabled:
+        probes.append(ProfileProbe(config.profile, config.asyncio, queue, clock, guard))
+    if config.asyncio.enabled:
+        probes.append(TasksProbe(config.asyncio, queue, clock, guard, operations, observations.observe))
+    if config.spans.enabled:
+        from ..spans.probe import SpansProbe
+
+        probes.append(SpansProbe(config.spans, clock, guard, operations.recorder, observations.observe))
+    # Last, so that what the others have added in the same round goes with it.
+    return [*probes, operations, observations]

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from .. import _profile
 from .._clock import Clock
 from ..transport.queue import BatchQueue
 from ..wire.v1 import ingest_pb2, operations_pb2
@@ -139,10 +140,12 @@ class OperationsProbe:
         self._from_ns = clock.time_ns()
 
     def start(self) -> None:
+        """From now on functions under `glassbottom.profile` are recorded."""
         self._from_ns = self._clock.time_ns()
+        _profile.attach(self.recorder)
 
     def stop(self, timeout_s: float) -> None:
-        """Nothing to end."""
+        _profile.detach()
 
     def add(self, key: Key, sums: Sums) -> None:
         """Adds a row to the next reading. In the agent's thread."""
