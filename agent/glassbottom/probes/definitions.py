@@ -15,6 +15,9 @@ from ..transport.queue import BatchQueue
 from ..wire.v1 import common_pb2
 from .heap_symbols import KNOWN_MAX, LABEL_CHARACTERS_MAX, STACK_FRAMES_MAX, frame_id, line_at, presentable, stack_id
 
+PLACES_MAX = 10_000
+"""Places remembered by code object and offset; beyond that all are forgotten and looked up again."""
+
 
 class Message(Protocol):
     """A serialisable message with definitions."""
@@ -33,6 +36,9 @@ class Definer:
         self._known: set[int] = set()
         self._frames: dict[int, tuple[str, str, int]] = {}
         self._stacks: dict[int, tuple[tuple[int, ...], bool, str]] = {}
+        # Most places come again with every batch, and finding a line takes long. Each keeps its code object, so that
+        # no other can have its id.
+        self._places: dict[tuple[int, int], tuple[CodeType, int]] = {}
 
     def welcomed(self, store_id: str, store_changed: bool) -> None:
         """A store that is new knows nothing."""
@@ -50,7 +56,15 @@ class Definer:
 
     def code(self, code: CodeType, offset: int = -1) -> int:
         """The id of an instruction of a code object; of its first line with offset -1."""
-        return self.frame(code.co_qualname, code.co_filename, line_at(code, offset))
+        place = (id(code), offset)
+        seen = self._places.get(place)
+        if seen is not None and (seen[1] in self._known or seen[1] in self._frames):
+            return seen[1]
+        found = self.frame(code.co_qualname, code.co_filename, line_at(code, offset))
+        if len(self._places) >= PLACES_MAX:
+            self._places.clear()
+        self._places[place] = (code, found)
+        return found
 
     def stack(self, frames: Sequence[int], *, truncated: bool = False, label: str = "") -> int:
         """The id of a call path by its frame ids, innermost first."""

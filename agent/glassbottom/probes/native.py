@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from .._native import OperationTable, Snapshot, Statistics
+    from .threads import ThreadCore
 
 
 class Core(Protocol):
@@ -49,6 +50,16 @@ def load() -> tuple[Core | None, str]:
         return None, f"The native part of glassbottom cannot be imported by this Python {version}: {error}."
     reason = _native.refusal()
     return (None, reason) if reason else (_native, "")
+
+
+def load_threads() -> tuple[ThreadCore | None, str]:
+    """The same for samples of threads, which need what the heap sampler needs."""
+    core, reason = load()
+    if core is None:
+        return None, reason
+    from .. import _native
+
+    return _native, ""
 
 
 def operation_table(slots_max: int) -> OperationTable | None:
