@@ -228,6 +228,25 @@ def test_totals_are_the_same_in_small_portions(bench: Bench, monkeypatch: pytest
     assert sum(row.duration.count for one in whole.values() for row in one.rows) == 3 * 6 * 5 * 2
 
 
+def test_requests_of_every_interval_are_counted_without_the_rest(bench: Bench) -> None:
+    first, second = sorted((StoreAgent(), StoreAgent()), key=lambda agent: agent.instance_id)
+    request, inner = operation("GET /", 0.0, 0.5, 0.5), operation("query", 0.5, route="GET /")
+    coroutine = operation("f", 0.5, kind=OperationKind.COROUTINE)
+    first.append(bench.writer, OPERATIONS, interval(NOON + 10 * S, coroutine, inner))
+    first.append(bench.writer, OPERATIONS, interval(NOON, request, replace(request, status="error"), inner))
+    second.append(bench.writer, OPERATIONS, interval(NOON))
+    found = bench.reader.ended("checkout", HOUR, OperationKind.SPAN)
+    assert [(instance, one.count.tolist()) for instance, one in found.items()] == [
+        (first.instance_id, [6, 0]),
+        (second.instance_id, [0]),
+    ]
+    assert found[first.instance_id].to_ns.tolist() == [NOON, NOON + 10 * S]
+    assert found[first.instance_id].from_ns.tolist() == [NOON - 10 * S, NOON]
+    of_one = bench.reader.ended("checkout", HOUR, OperationKind.COROUTINE, first.instance_id)
+    assert {instance: one.count.tolist() for instance, one in of_one.items()} == {first.instance_id: [0, 1]}
+    assert bench.reader.ended("unknown", HOUR, OperationKind.SPAN) == {}
+
+
 # Tasks
 
 
@@ -491,6 +510,10 @@ def answers(reader: Reader, service: str, within: Span, instance_id: str | None)
             for key, some in reader.operations(service, within, instance_id).items()
         },
         {key: plain(one) for key, one in reader.operation_totals(service, within, instance_id).items()},
+        {
+            key: sorted(zip(one.from_ns.tolist(), one.to_ns.tolist(), one.count.tolist(), strict=True))
+            for key, one in reader.ended(service, within, OperationKind.SPAN, instance_id).items()
+        },
         {key: list(map(plain, some)) for key, some in reader.tasks(service, within, instance_id).items()},
         plain(reader.thread_time(service, within, instance_id)),
         sorted(map(repr, reader.observations(service, within, ["a"], instance_id))),

@@ -24,10 +24,12 @@ from glassbottom_collector.model.heap import (
 )
 from glassbottom_collector.model.process import Process, ProcessSeen, Span
 from glassbottom_collector.model.timing import (
+    Ended,
     Histogram,
     Observation,
     Observations,
     Operation,
+    OperationKind,
     Operations,
     Tasks,
     ThreadProfile,
@@ -141,13 +143,30 @@ class MemoryReader:
         self, service: str, within: Span, instance_id: str | None = None
     ) -> Mapping[str, Sequence[Operations]]:
         return {
-            instance: sorted((replace(one, definitions=NO_DEFINITIONS) for one in some), key=lambda one: one.to_ns)
+            instance: sorted(
+                (replace(one, definitions=NO_DEFINITIONS) for one in some), key=lambda one: (one.to_ns, one.from_ns)
+            )
             for instance, some in self._told(Operations, service, within, instance_id).items()
         }
 
     def operation_totals(self, service: str, within: Span, instance_id: str | None = None) -> Mapping[str, Operations]:
         return {
             instance: summed(intervals) for instance, intervals in self.operations(service, within, instance_id).items()
+        }
+
+    def ended(
+        self, service: str, within: Span, kind: OperationKind, instance_id: str | None = None
+    ) -> Mapping[str, Ended]:
+        return {
+            instance: Ended(
+                from_ns=np.array([one.from_ns for one in some], dtype=np.int64),
+                to_ns=np.array([one.to_ns for one in some], dtype=np.int64),
+                count=np.array(
+                    [sum(row.duration.count for row in one.rows if row.kind is kind and not row.route) for one in some],
+                    dtype=np.uint64,
+                ),
+            )
+            for instance, some in self.operations(service, within, instance_id).items()
         }
 
     def tasks(self, service: str, within: Span, instance_id: str | None = None) -> Mapping[str, Sequence[Tasks]]:

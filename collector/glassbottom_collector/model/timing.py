@@ -9,7 +9,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from .heap import F64, U32, U64, Definitions
+from .heap import F64, I64, U32, U64, Definitions
 
 
 class OperationKind(IntEnum):
@@ -72,6 +72,18 @@ class Operations:
     to_ns: int
     rows: Sequence[Operation]
     definitions: Definitions = field(default_factory=lambda: Definitions({}, {}, {}))
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How many operations ended in each interval of one process, by time; arrays of length n."""
+
+    from_ns: I64
+    to_ns: I64
+    count: U64
+
+    def __len__(self) -> int:
+        return len(self.count)
 
 
 @dataclass(frozen=True)

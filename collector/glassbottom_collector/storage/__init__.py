@@ -12,7 +12,16 @@ from typing import Protocol
 from ..model.code import Frame, Stack
 from ..model.heap import Definitions, HeapSeries, HeapSnapshot, HeapState, MetricPoint, SnapshotHeader
 from ..model.process import Process, ProcessSeen, Span
-from ..model.timing import Observation, Observations, Operations, Tasks, ThreadProfile, ThreadTime
+from ..model.timing import (
+    Ended,
+    Observation,
+    Observations,
+    OperationKind,
+    Operations,
+    Tasks,
+    ThreadProfile,
+    ThreadTime,
+)
 
 Content = HeapSnapshot | Sequence[MetricPoint] | Operations | Tasks | ThreadProfile | Observations
 """What one batch may carry, decoded."""
@@ -170,6 +179,13 @@ class Reader(Protocol):
         """As operations(), with all intervals of an instance summed up into one: a row per kind, name, span kind,
         status, frame, route and target. It reaches from the first moment of the first interval to the last of the last.
         """
+        ...
+
+    def ended(
+        self, service: str, within: Span, kind: OperationKind, instance_id: str | None = None
+    ) -> Mapping[str, Ended]:
+        """How many operations of a kind ended in each interval of operations(), by instance id; without those that a
+        route covers, so of spans only the requests themselves."""
         ...
 
     def tasks(self, service: str, within: Span, instance_id: str | None = None) -> Mapping[str, Sequence[Tasks]]:

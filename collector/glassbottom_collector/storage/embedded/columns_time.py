@@ -32,6 +32,7 @@ def operations(batches: Sequence[tuple[int, str, Operations]]) -> dict[str, Colu
             "frame": ids(row.frame for row in rows),
             "route": text(row.route for row in rows),
             "target": text(row.target for row in rows),
+            "count": np.array([row.duration.count for row in rows], dtype=np.uint64),
             **_histograms([row.duration for row in rows]),
             "self_s": np.array([row.self_s for row in rows], dtype=np.float64),
             "cpu_user_s": np.array([row.cpu_user_s for row in rows], dtype=np.float64),

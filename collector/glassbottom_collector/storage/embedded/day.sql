@@ -80,8 +80,8 @@ CREATE TABLE IF NOT EXISTS operation_interval (
     rows UINTEGER NOT NULL
 );
 
--- What ended alike in an interval. kind: number of the wire's OperationKind. scale, zero_count, buckets: OpenTelemetry
--- exponential histogram of seconds; buckets are 32-bit words as histograms.py describes them.
+-- What ended alike in an interval. kind: number of the wire's OperationKind. count: how many. scale, zero_count, buckets:
+-- their OpenTelemetry exponential histogram of seconds; buckets are 32-bit words as histograms.py describes them.
 CREATE TABLE IF NOT EXISTS operation (
     batch BIGINT NOT NULL,
     kind UTINYINT NOT NULL,
@@ -91,6 +91,7 @@ CREATE TABLE IF NOT EXISTS operation (
     frame UBIGINT NOT NULL,
     route VARCHAR NOT NULL,
     target VARCHAR NOT NULL,
+    count UBIGINT NOT NULL,
     scale TINYINT NOT NULL,
     zero_count UBIGINT NOT NULL,
     buckets BLOB NOT NULL,

@@ -7,7 +7,7 @@ the buckets, which numpy adds up in portions; only then does anything become an 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
@@ -17,6 +17,7 @@ import numpy as np
 
 from ...model.process import Span
 from ...model.timing import (
+    Ended,
     Histogram,
     Loop,
     Observation,
@@ -86,6 +87,32 @@ class TimeReader(Queries):
         return {
             instance: Operations(*spans[instance], list(totals.get(instance, {}).values()))
             for instance in sorted(spans)
+        }
+
+    def ended(
+        self, service: str, within: Span, kind: OperationKind, instance_id: str | None = None
+    ) -> Mapping[str, Ended]:
+        """How many operations of a kind, outside any route, ended in each interval, by instance id."""
+        parts = [
+            rows
+            for _, rows in self._each_day(
+                within,
+                "SELECT instance_id, from_ns, to_ns, coalesce(ended, 0) AS ended FROM {day}.operation_interval i "
+                "LEFT JOIN (SELECT batch, sum(count)::UBIGINT AS ended FROM {day}.operation "
+                "WHERE kind = ? AND route = '' GROUP BY batch) USING (batch) WHERE to_ns >= ? AND to_ns < ? AND "
+                + _whose("i"),
+                [int(kind), within.from_ns, within.to_ns, service, instance_id, instance_id],
+            )
+        ]
+        if not parts:
+            return {}
+        rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        instances, place = np.unique(rows["instance_id"].astype(str), return_inverse=True)
+        order = np.lexsort((rows["from_ns"], rows["to_ns"], place))
+        edges = np.searchsorted(place[order], np.arange(len(instances) + 1)).tolist()
+        return {
+            instance: Ended(*(rows[name][order[start:end]] for name in ("from_ns", "to_ns", "ended")))
+            for instance, (start, end) in zip(instances.tolist(), pairwise(edges), strict=True)
         }
 
     def tasks(self, service: str, within: Span, instance_id: str | None = None) -> Mapping[str, Sequence[Tasks]]:
@@ -178,12 +205,10 @@ class TimeReader(Queries):
         heads["instance"] = place.astype(np.uint32)
         keys = f"w.instance, {', '.join(_KEY)}, scale"
         rows_of = "FROM {day}.operation JOIN wanted w USING (batch) WHERE batch BETWEEN ? AND ?"
-        # What took no time at all has no shortest time.
-        timed = "zero_count > 0 OR octet_length(buckets) > 0"
         found = self._query(
             day,
             f"SELECT {keys}, hash({keys}) AS hash, sum(zero_count)::DOUBLE AS zero_count, sum(sum_s) AS sum_s, "
-            f"coalesce(min(min_s) FILTER ({timed}), 0) AS min_s, max(max_s) AS max_s, "
+            "coalesce(min(min_s) FILTER (count > 0), 0) AS min_s, max(max_s) AS max_s, "
             f"{', '.join(f'sum({name})::DOUBLE AS {name}' for name in _SUMS)} {rows_of} GROUP BY ALL ORDER BY hash",
             _bounds(heads),
             wanted=_picked(heads, "batch", "instance"),
@@ -207,7 +232,7 @@ class TimeReader(Queries):
 
     def _looks(
         self, day: str, heads: Columns
-    ) -> tuple[dict[int, list[Loop]], dict[int, list[TaskGroup]], dict[int, list[tuple[int, int, int]]]]:
+    ) -> tuple[dict[int, Sequence[Loop]], dict[int, Sequence[TaskGroup]], dict[int, Sequence[tuple[int, int, int]]]]:
         """Loops, groups and edges by batch."""
         about = ("id", "thread", "implementation", "ready", "ready_max", "tasks")
         rows = self._rows_of(day, "task_loop", heads, (*about, "scale", "buckets", *_HISTOGRAM), "batch, place")
@@ -259,12 +284,15 @@ def _zipped(columns: Columns, *names: str) -> Iterator[tuple[Any, ...]]:
     return zip(*(columns[name].tolist() for name in names), strict=True)
 
 
-def _by_batch(batches: np.ndarray[Any, Any], rows: Iterable[Any]) -> dict[int, list[Any]]:
-    """{batch: its rows}, in the order they come."""
-    found: dict[int, list[Any]] = {}
-    for batch, row in zip(batches.tolist(), rows, strict=True):
-        found.setdefault(batch, []).append(row)
-    return found
+def _by_batch(batches: np.ndarray[Any, Any], rows: Sequence[Any]) -> dict[int, Sequence[Any]]:
+    """{batch: its rows}; they come in order of batch."""
+    if not len(batches):
+        return {}
+    edges = [0, *(np.flatnonzero(batches[1:] != batches[:-1]) + 1).tolist(), len(batches)]
+    return {
+        batch: rows[start:end]
+        for batch, (start, end) in zip(batches[edges[:-1]].tolist(), pairwise(edges), strict=True)
+    }
 
 
 def _durations(rows: Columns, buckets: Sequence[tuple[int, np.ndarray[Any, Any]]]) -> Iterator[Histogram]:
