@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from glassbottom_collector.findings.finder import find
+from glassbottom_collector.findings.finder import TASKS, find
 from glassbottom_collector.model.code import Frame
 from glassbottom_collector.model.finding import Severity
 
@@ -154,7 +154,7 @@ def test_too_few_looks_are_a_note_and_no_finding():
     assert report.findings == ()
     (note,) = report.notes
     assert note == (
-        "Whether tasks pile up cannot be told: 6 readings of the only process after the first 25% of its life, 8 are "
+        "Whether tasks pile up cannot be told: 6 readings of the only process after the first 25 % of its life, 8 are "
         "needed."
     )
 
@@ -168,7 +168,7 @@ def test_too_few_looks_are_a_note_and_no_finding():
         (
             "task.stuck",
             Severity.WARNING,
-            "`Orders.fetch`: 2 tasks stuck for 70 s on what nothing else refers to",
+            "`Orders.fetch`: 2 tasks stuck for 70 s, nothing else refers to what is awaited",
         ),
         ("task.spinning", Severity.WARNING, "`Orders.fetch` spins"),
         ("task.never_yielded", Severity.WARNING, "`Orders.fetch` ran 70 s in one step"),
@@ -198,6 +198,19 @@ def test_other_places_and_names_are_other_findings_and_names_are_taken_as_they_a
 
     assert len(found) == 3
     assert found[0].sentence == "`f.<locals>.{x}` was called and never awaited, 1 time (/srv/shop/orders.py:88)."
+
+
+def test_a_long_step_that_held_the_loop_is_told_once_and_among_tasks_as_well():
+    rows = [
+        blocked(10, "handle", 2.0, HANDLER),
+        seen(10, "task.never_yielded", "handle", 2.0, frame=HANDLER),
+        seen(10, "task.never_yielded", "other", 2.0, frame=HANDLER),
+    ]
+    reader = service(look(0), noticed(*rows, paths=[(HANDLER,)]))
+    among_tasks = find(reader, "shop", WINDOW, subjects=TASKS).findings
+
+    assert [each.kind for each in findings(reader)] == ["loop.blocked", "task.never_yielded"]
+    assert [each.kind for each in among_tasks] == ["task.never_yielded"] * 2
 
 
 def test_exceptions_and_reasons_are_evidence():

@@ -13,7 +13,16 @@ from .window import Window
 Subject = Callable[[Window], tuple[list[Finding], list[str]]]
 
 TASKS: tuple[Subject, ...] = (tasks.find, lints.find)
-ALL: tuple[Subject, ...] = (loops.find, *TASKS, spans.find, threads.find, descriptors.find, gc.find, slow.find)
+ALL: tuple[Subject, ...] = (
+    loops.find,
+    tasks.find,
+    lints.find_besides_blocks,
+    spans.find,
+    threads.find,
+    descriptors.find,
+    gc.find,
+    slow.find,
+)
 
 
 def find(

@@ -42,7 +42,9 @@ def find(window: Window) -> tuple[list[Finding], list[str]]:
             share, first, last = stretch
             seconds = float(paused_s[kept[last]] - paused_s[kept[first]])
             worst[instance_id] = (share, seconds, int(at_ns[kept[first]]), int(at_ns[kept[last]]))
-    notes = [too_short("pauses of the garbage collector", lives, most)] if lives and most < INTERVALS + 1 else []
+    notes = (
+        [too_short("the garbage collector takes too much time", lives, most)] if lives and most < INTERVALS + 1 else []
+    )
     return ([_finding(window, worst)] if worst else []), notes
 
 

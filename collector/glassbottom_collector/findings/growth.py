@@ -173,9 +173,9 @@ def _judge(readings: Readings, blocks: _Blocks, columns: NDArray[np.intp], raw: 
             evidence.append(_load(load, first, last))
         rate = Rate(float(line.slope[index]), float(line.low[index]), float(line.high[index]))
         leaks = all(each.supports_leak for each in evidence)
-        ends = readings.counts[[0, -1], column].tolist()
+        start, end = readings.counts[[0, -1], column].tolist()
         seconds = float(readings.times_s[-1] - readings.times_s[0])
-        found.append(Growth(leaks, *ends, seconds, rate, float(p[column]), tuple(evidence)))
+        found.append(Growth(leaks, start, end, seconds, rate, float(p[column]), tuple(evidence)))
     return found
 
 

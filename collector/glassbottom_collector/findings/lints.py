@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from ..leaks.wording import time_text
 from ..model.finding import Finding, Severity
 from ..model.leak import Evidence
 from ..model.timing import Observation
+from ..timing.blocks import KIND as BLOCKED
 from ..timing.places import place_of
+from .loops import ONE_S
 from .window import Window, span_of
 from .wording import many
 
 
 @dataclass(frozen=True)
 class Lint:
-    """sentence: takes name, tasks, times, age and it ("it" or "them"). adds_up: counts of several observations are
-    different things; otherwise each says again how many there are."""
+    """sentence: takes name, tasks, times, age, reason and it ("it" or "them"). adds_up: counts of several observations
+    are of different things; otherwise each says again how many there are."""
 
     severity: Severity
     sentence: str
@@ -28,8 +30,8 @@ class Lint:
 LINTS = {
     "task.stuck": Lint(
         Severity.WARNING,
-        "`{name}`: {tasks} stuck for {age} on what nothing else refers to",
-        "What is awaited is referred to by nothing but the task that waits, so nobody seems able to wake it.",
+        "`{name}`: {tasks} stuck for {age}, {reason}",
+        "Nobody seems able to complete what is awaited.",
         adds_up=False,
     ),
     "task.spinning": Lint(
@@ -62,16 +64,29 @@ LINTS = {
 }
 
 
+def find_besides_blocks(window: Window) -> tuple[list[Finding], list[str]]:
+    """As `find`, without the long steps of coroutines that loop.blocked tells of: it is the same event, with a path."""
+    told = {each.name for each in window.observations.get(BLOCKED, ()) if each.value >= ONE_S}
+    found = [
+        finding
+        for kind, lint in LINTS.items()
+        for finding in _of_kind(window, kind, lint, told if kind == "task.never_yielded" else ())
+    ]
+    return found, []
+
+
 def find(window: Window) -> tuple[list[Finding], list[str]]:
     """One per kind, name and place; value: the largest told."""
-    found: list[Finding] = []
-    for kind, lint in LINTS.items():
-        groups: dict[tuple[str, object], list[Observation]] = {}
-        for each in window.observations.get(kind, ()):
+    return [finding for kind, lint in LINTS.items() for finding in _of_kind(window, kind, lint)], []
+
+
+def _of_kind(window: Window, kind: str, lint: Lint, without: Collection[str] = ()) -> list[Finding]:
+    groups: dict[tuple[str, object], list[Observation]] = {}
+    for each in window.observations.get(kind, ()):
+        if each.name not in without:
             place = place_of(window.places.path(each.stack), window.places.frame(each.frame))
             groups.setdefault((each.name, place), []).append(each)
-        found.extend(_finding(window, kind, lint, mine) for mine in groups.values())
-    return found, []
+    return [_finding(window, kind, lint, mine) for mine in groups.values()]
 
 
 def _finding(window: Window, kind: str, lint: Lint, rows: Sequence[Observation]) -> Finding:
@@ -86,6 +101,7 @@ def _finding(window: Window, kind: str, lint: Lint, rows: Sequence[Observation])
         tasks=many(count, "task"),
         times=many(count, "time"),
         age=time_text(value),
+        reason=last.attributes.get("reason") or "nothing else refers to what is awaited",
         it="it" if count == 1 else "them",
     )
     where = f" ({frame.file}:{frame.line})" if frame is not None else ""

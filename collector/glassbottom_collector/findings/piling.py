@@ -56,7 +56,11 @@ def piles(
         for key, growth in zip(table.keys, judge(table.readings, bounds), strict=True):
             if growth is not None and growth.leaks:
                 found.setdefault(key, []).append((instance_id, table, growth))
-    notes = [too_short(subject, len(readings), max(readings))] if readings and max(readings) < READINGS_MIN else []
+    notes = (
+        [too_short(f"{subject} pile up", len(readings), max(readings))]
+        if readings and max(readings) < READINGS_MIN
+        else []
+    )
     return [_together(key, mine) for key, mine in found.items()], notes
 
 

@@ -65,12 +65,16 @@ def _table(window: Window, instance_id: str, looks: Sequence[Tasks], places: Pla
     at_ns = np.array([look.at_ns for look in looks], dtype=np.int64)
     kept = settled(at_ns, window, instance_id)
     columns: dict[TaskKey, int] = {}
+    known: dict[tuple[tuple[int, ...], str], list[int]] = {}
     cells: list[tuple[int, int, float, float, float]] = []
     for row, index in enumerate(kept.tolist()):
         for group in looks[index].groups:
-            key = key_of(group, places)
-            for each in (key, TaskKey(key.coroutine, key.file, None)):
-                column = columns.setdefault(each, len(columns))
+            name = (group.path, "" if group.path else group.task_name)
+            if name not in known:
+                key = key_of(group, places)
+                anywhere = TaskKey(key.coroutine, key.file, None)
+                known[name] = [columns.setdefault(each, len(columns)) for each in (key, anywhere)]
+            for column in known[name]:
                 cells.append((row, column, group.count, group.count * group.age_mean_s, group.age_oldest_s))
     shape = (len(kept), len(columns))
     counts, mass, oldest = np.zeros(shape), np.zeros(shape), np.zeros(shape)

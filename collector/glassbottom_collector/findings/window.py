@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ..leaks.wording import time_text
+from ..leaks.wording import percent_text, time_text
 from ..model.heap import F64, I64
 from ..model.process import ProcessSeen, Span
 from ..model.timing import Observation, OperationKind, Operations
@@ -93,12 +93,12 @@ def _ended(interval: Operations, kind: OperationKind) -> int:
     return sum(row.duration.count for row in interval.rows if row.kind is kind and not row.route)
 
 
-def too_short(subject: str, lives: int, most: int) -> str:
-    """The note of a subject whose processes gave too few readings to judge growth; most: the most any of them gave."""
+def too_short(question: str, lives: int, most: int) -> str:
+    """The note of a subject whose processes gave too few readings; most: the most any of them gave."""
     processes = "the only process" if lives == 1 else f"any of {lives} processes"
     return (
-        f"Whether {subject} pile up cannot be told: {most} reading{'' if most == 1 else 's'} of {processes} after the "
-        f"first {WARM_UP_SHARE:.0%} of its life, {READINGS_MIN} are needed."
+        f"Whether {question} cannot be told: {most} reading{'' if most == 1 else 's'} of {processes} after the "
+        f"first {percent_text(WARM_UP_SHARE)} of its life, {READINGS_MIN} are needed."
     )
 
 
