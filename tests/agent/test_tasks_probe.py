@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Coroutine, Iterator
@@ -531,7 +532,6 @@ def test_a_wrapper_put_over_ours_meanwhile_stays(monkeypatch: pytest.MonkeyPatch
 
 
 def test_under_gevent_the_layer_is_off_and_says_so(monkeypatch: pytest.MonkeyPatch):
-    import sys
     import types
 
     monkey = types.ModuleType("gevent.monkey")
@@ -542,3 +542,168 @@ def test_under_gevent_the_layer_is_off_and_says_so(monkeypatch: pytest.MonkeyPat
     assert "gevent" in rig.probe.state().reason
     assert rig.read() is None
     rig.probe.stop(1.0)
+
+
+def test_greenlets_that_come_later_turn_the_layer_off(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+    import types
+
+    patcher = types.ModuleType("eventlet.patcher")
+    patcher.already_patched = {"socket": True}  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "eventlet.patcher", patcher)
+    assert rig.read() is None
+    assert rig.probe.state().state == "refused"
+    assert rig.probe.statistics() == {}
+
+
+def test_where_the_coroutine_type_is_taken_steps_are_counted_by_handles(monkeypatch: pytest.MonkeyPatch):
+    from glassbottom import _native
+
+    def refuse() -> None:
+        raise RuntimeError("Another tool has changed am_send of the coroutine type.")
+
+    monkeypatch.setattr(_native, "steps_start", refuse)
+    rig = Rig()
+
+    async def worker() -> None:
+        await asyncio.sleep(0)
+        await asyncio.sleep(60)
+
+    async def main() -> None:
+        tasks = [asyncio.create_task(worker()) for _ in range(3)]
+        await steps(3)
+        snapshot = await rig.reading()
+        await ended(tasks)
+        group = group_at(rig, snapshot, "worker")
+        assert (group.count, group.state, group.steps, group.bare_yields) == (3, "waiting", 6, 3)
+
+    asyncio.run(main())
+    state = rig.probe.state()
+    assert state.state == "running"
+    assert "Another tool" in state.reason
+    assert rig.rows(STEP)["worker", "ok"].count == 6
+    rig.probe.stop(1.0)
+    assert rig.guard.errors == 0
+
+
+# Kinds of tasks
+
+
+if sys.version_info >= (3, 12):
+
+    def test_eager_tasks_are_seen(rig: Rig):
+        async def eager() -> None:
+            await asyncio.sleep(60)
+
+        async def main() -> None:
+            asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+            tasks = [asyncio.create_task(eager())]
+            await asyncio.sleep(0.01)
+            snapshot = await rig.reading()
+            await ended(tasks)
+            assert group_at(rig, snapshot, "eager").awaits == "asyncio.sleep"
+
+        asyncio.run(main())
+
+
+def test_a_coroutine_compiled_by_cython_is_counted_under_its_name(rig: Rig):
+    import socket
+
+    async def main() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            server.setblocking(False)
+            task = asyncio.ensure_future(asyncio.get_running_loop().sock_accept(server))
+            await asyncio.sleep(0.01)
+            snapshot = await rig.reading()
+            await ended([task])
+        (group,) = [group for group in snapshot.groups if "sock_accept" in rig.path(group)[-1]]
+        assert (group.state, group.count) == ("waiting", 1)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+
+
+def test_tasks_written_in_python_are_read_like_others(rig: Rig, run: Run):
+    async def waits() -> None:
+        await asyncio.sleep(60)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        task = asyncio.tasks._PyTask(waits(), loop=loop, name="pure")
+        child = asyncio.create_task(awaits(task))
+        await steps(3)
+        snapshot = await rig.reading()
+        await ended([task, child])
+        group = group_at(rig, snapshot, "waits")
+        assert (group.task_name, group.awaits, group.state) == ("pure", "asyncio.sleep", "waiting")
+        assert edges(rig, snapshot) == {("awaits", "waits", 1)}
+
+    async def awaits(task: asyncio.Task[None]) -> None:
+        await task
+
+    run(main())
+
+
+def test_a_look_that_takes_too_long_is_cut_and_scaled_up(rig: Rig):
+    async def waits() -> None:
+        await asyncio.sleep(60)
+
+    async def main() -> None:
+        tasks = [asyncio.create_task(waits()) for _ in range(999)]
+        await steps(2)
+        await rig.reading()
+        rig.probe._watch._scanner._budget_s = 0.0
+        snapshot = await rig.reading()
+        await ended(tasks)
+        assert snapshot.tasks_examined < 100
+        assert snapshot.tasks == pytest.approx(1000, rel=0.2)
+        assert rig.probe.statistics()["async_tasks_examined"] == snapshot.tasks_examined
+
+    gc.collect()
+    asyncio.run(main())
+
+
+def test_a_loop_whose_tasks_are_seen_is_met(rig: Rig, run: Run):
+    """One that has made no step since the last time the counter looked which loop runs there."""
+
+    async def main(ready: threading.Event, end: threading.Event) -> None:
+        ready.set()
+        await asyncio.get_running_loop().run_in_executor(None, end.wait)
+
+    ready, end = threading.Event(), threading.Event()
+    thread = threading.Thread(target=lambda: run(main(ready, end)))
+    thread.start()
+    ready.wait()
+    rig.probe._steps.steps_loops()  # and forgets what it has told
+
+    async def here() -> None:
+        first, second = await rig.reading(), await rig.reading()
+        assert [len(first.loops), len(second.loops)] == [1, 2]
+        assert {rig.path(group)[-1] for group in second.groups} == {"main", "here"}
+
+    run(here())
+    end.set()
+    thread.join()
+
+
+def test_tasks_of_a_loop_that_does_not_run_are_left_out(rig: Rig, run: Run):
+    other = asyncio.new_event_loop()
+    never = other.create_future()
+
+    async def waits() -> None:
+        await never
+
+    task = other.create_task(waits())
+    thread = threading.Thread(target=other.run_until_complete, args=(asyncio.sleep(0),))
+    thread.start()
+    thread.join()
+
+    async def main() -> None:
+        snapshot = await rig.reading()
+        assert len(snapshot.loops) == 1
+        assert [rig.path(group)[-1] for group in snapshot.groups] == ["main"]
+
+    run(main())
+    assert rig.read() is None
+    task.cancel()
+    other.run_until_complete(asyncio.gather(task, return_exceptions=True))
+    other.close()

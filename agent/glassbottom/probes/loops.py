@@ -26,7 +26,7 @@ from .thread_names import thread_name
 
 PERIOD_S = 0.25
 PERIOD_NS = 250_000_000
-LOOPS_MAX = 256
+LOOPS_MAX = 64
 HEARTBEAT = "tasks.heartbeat"
 
 

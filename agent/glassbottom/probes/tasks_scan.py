@@ -30,6 +30,7 @@ BUDGET_S = 0.025
 BREATH_EVERY = 50
 GROUPS_MAX = 1000
 SUSPECTS_MAX = 500
+STRANGERS_MAX = 8
 LOCK_SUSPECT_S = 1.0
 """Whoever waits for a lock longer than this: who holds it is looked up."""
 NAME_CHARACTERS_MAX = 255
@@ -77,7 +78,8 @@ class Suspect:
 
 @dataclass
 class Look:
-    """What one look saw. scale: how many tasks one that was examined stands for."""
+    """What one look saw. scale: how many tasks one that was examined stands for. strangers: loops of tasks that are not
+    among those looked at."""
 
     groups: list[Group] = field(default_factory=list)
     edges: dict[tuple[int, int], int] = field(default_factory=dict)
@@ -89,6 +91,7 @@ class Look:
     scale: float = 1.0
     groups_dropped: int = 0
     suspects_dropped: int = 0
+    strangers: dict[int, Any] = field(default_factory=dict)
     group_of_task: dict[int, int] = field(default_factory=dict)
 
 
@@ -167,7 +170,11 @@ class _Building:
         look = self._look
         its_loop, done, coroutine, waiter = read(task)
         loop = self._loops.get(id(its_loop))
-        if loop is None or done:
+        if loop is None:
+            if not done and len(look.strangers) < STRANGERS_MAX:
+                look.strangers[id(its_loop)] = its_loop
+            return
+        if done:
             return
         now_ns = time.monotonic_ns()
         key, places, _, chain_state = self._chain(coroutine)

@@ -52,6 +52,8 @@ class Watch:
         look = self._look = self._scanner.look(
             {id(loop): i for i, (loop, _) in enumerate(running)}, self._steps.steps_of, [loop for loop, _ in running]
         )
+        self.loops.meet([loop for loop in look.strangers.values() if loop.is_running()])
+        look.strangers.clear()
         faults = self._lints.judge(look, time.monotonic_ns())
         self.tasks, self.examined = look.tasks, look.examined
         self.groups_dropped += look.groups_dropped
