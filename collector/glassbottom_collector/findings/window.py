@@ -10,7 +10,7 @@ import numpy as np
 from ..leaks.wording import percent_text, time_text
 from ..model.heap import F64, I64
 from ..model.process import ProcessSeen, Span
-from ..model.timing import Observation, OperationKind, Operations
+from ..model.timing import Observation, OperationKind
 from ..storage import Reader
 from ..timing.places import Places, of_observations
 from .growth import READINGS_MIN, WARM_UP_SHARE
@@ -76,21 +76,19 @@ class Window:
 
         Entry spans are requests; without any, coroutines that ended stand for them.
         """
-        told = self.reader.operations(self.service, self.within, instance_id).get(instance_id, ())
-        intervals = [each for each in told if each.to_ns > each.from_ns]
-        if not intervals or not len(at_ns):
+        if not len(at_ns):
             return None
-        middle = np.array([(each.from_ns + each.to_ns) / 2 for each in intervals])
         for kind in (OperationKind.SPAN, OperationKind.COROUTINE):
-            rates = np.array([_ended(each, kind) / (each.to_ns - each.from_ns) * 1e9 for each in intervals])
-            if rates.any():
-                found: F64 = np.interp(at_ns.astype(float), middle, rates)
+            told = self.reader.ended(self.service, self.within, kind, instance_id).get(instance_id)
+            if told is None:
+                continue
+            seconds = (told.to_ns - told.from_ns) / 1e9
+            whole = np.flatnonzero((seconds > 0) & (told.count.sum() > 0))
+            if len(whole):
+                middle = (told.from_ns[whole] + told.to_ns[whole]) / 2
+                found: F64 = np.interp(at_ns.astype(float), middle, told.count[whole] / seconds[whole])
                 return found
         return None
-
-
-def _ended(interval: Operations, kind: OperationKind) -> int:
-    return sum(row.duration.count for row in interval.rows if row.kind is kind and not row.route)
 
 
 def too_short(question: str, lives: int, most: int) -> str:
