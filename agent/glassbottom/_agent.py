@@ -85,7 +85,12 @@ def init(
             _off = ProbeState("refused", reason)
             log().warning("glassbottom is off: %s", reason)
             return
-        agent = Agent(wanted, provisional=provisional)
+        try:
+            agent = Agent(wanted, provisional=provisional)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is ours and not the application's
+            _off = ProbeState("off", f"The agent could not be made: {type(error).__name__}: {error}")
+            log().warning("glassbottom is off: an internal error kept it from starting.", exc_info=error)
+            return
         with agent.guard.guarded("start"):
             _fork.install(_agent_of_this_process, _replace_after_fork)
             _register_at_exit()

@@ -75,7 +75,7 @@ assert not [thread for thread in threading.enumerate() if thread.name.startswith
     assert status["connected"]
     assert status["state"] in ("running", "refused")
     assert status["statistics"]["batches_acked_total"] >= 1
-    assert names == ["glassbottom-channel", "glassbottom-sampler", "glassbottom-sender"]
+    assert names == ["glassbottom-channel", "glassbottom-clock", "glassbottom-sampler", "glassbottom-sender"]
     assert {metric.name for metric in double.metrics()[0].metrics} >= {
         "process.memory.usage",
         "process.memory.virtual",
@@ -230,3 +230,20 @@ glassbottom.shutdown()
 assert time.perf_counter() - began < 0.9
 """
     assert len(run(code).stderr.splitlines()) == 1
+
+
+def test_an_agent_that_cannot_be_made_leaves_the_application_alone():
+    done = run("""
+from glassbottom import _agent
+import glassbottom, json
+
+def broken(*_, **__):
+    raise RuntimeError("a bug of ours")
+
+_agent.identify = broken
+glassbottom.init(service="whole")
+print(json.dumps(glassbottom.status()))
+""")
+    told = json.loads(done.stdout)
+    assert (told["state"], "a bug of ours" in told["reason"]) == ("off", True)
+    assert "kept it from starting" in done.stderr
