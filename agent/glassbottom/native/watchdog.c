@@ -17,6 +17,7 @@
 #define LOOK_EVERY_NS UINT64_C(25000000)
 /* Behind by more than this, the schedule begins anew: the process was stopped. */
 #define LATE_NS UINT64_C(1000000000)
+#define NEVER_NS (UINT64_MAX / 2)
 #define PATIENCE_NS UINT64_C(5000000000)
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -38,6 +39,7 @@ static atomic_bool sample_wanted, sample_asked; /* asked: the main thread has be
 /* Of the clock, with the GIL. */
 static uint64_t ticks, gil_waits, gil_wait_ns, gil_wait_ns_max, held_ns;
 static uint64_t sampled_ns; /* the time up to here is in samples */
+static uint64_t clock_gap, clock_next = NEVER_NS, clock_left_ns;
 
 static void
 init_conditions(void)
@@ -235,16 +237,21 @@ native_run_clock(PyObject *self, PyObject *arg)
         rng = gb_thread_seed_nopy();
     uint64_t now = gb_monotonic_ns();
     uint64_t end = end_of(seconds, now);
-    sampled_ns = now;
-    uint64_t gap = 0, next = UINT64_MAX / 2;
+    /* It goes on where the last call left off, so that no time between two calls is lost; unless that was long ago. */
+    uint64_t gap = clock_gap, next = clock_next;
+    if (now - clock_left_ns > LATE_NS) {
+        gap = 0;
+        next = NEVER_NS;
+    }
     PyThreadState *state = PyEval_SaveThread();
     bool stop = false;
     while (!stop && now < end) {
         uint64_t gap_now = atomic_load(&sample_gap_ns);
         if (gap_now != gap) {
+            if (gap == 0)
+                sampled_ns = now;
             gap = gap_now;
-            sampled_ns = now;
-            next = gap == 0 ? UINT64_MAX / 2 : now + draw_gap_ns(&rng, gap);
+            next = gap == 0 ? NEVER_NS : now + draw_gap_ns(&rng, gap);
         }
         stop = wait_until(&wake_clock, next < end ? next : end, &clock_interrupted, &capture_wanted);
         now = gb_monotonic_ns();
@@ -277,6 +284,9 @@ native_run_clock(PyObject *self, PyObject *arg)
     }
     take_interrupt(&clock_interrupted);
     PyEval_RestoreThread(state);
+    clock_gap = gap;
+    clock_next = next;
+    clock_left_ns = gb_monotonic_ns();
     clock_running = false;
     Py_RETURN_NONE;
 }
@@ -317,6 +327,8 @@ native_set_clock(PyObject *self, PyObject *args, PyObject *kwargs)
         atomic_store(&gb_blocked_ns, threshold_ns);
     double gap_ns = sample_hz > 0.0 ? 1e9 / sample_hz : 0.0;
     atomic_store(&sample_gap_ns, gap_ns > 1e15 ? (uint64_t)1e15 : (uint64_t)gap_ns);
+    if (sample_hz == 0.0 && !clock_running)
+        clock_left_ns = 0;
     Py_RETURN_NONE;
 }
 
@@ -382,4 +394,5 @@ gb_watchdog_after_fork_child(void)
     atomic_store(&main_thread_asked, false);
     atomic_store(&sample_asked, false);
     atomic_store(&sample_wanted, false);
+    clock_left_ns = 0;
 }
