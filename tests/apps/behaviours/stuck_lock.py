@@ -13,10 +13,10 @@ class Account:
         self.balance = 10
 
     async def withdraw(self, amount: int) -> bool:
-        await self.lock.acquire()
+        await self.lock.acquire()  # BUG: it is released only when all goes well
         await asyncio.sleep(0.01)
         if amount > self.balance:
-            return False  # BUG: the lock is still held
+            return False
         self.balance -= amount
         self.lock.release()
         return True
