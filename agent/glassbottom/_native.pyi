@@ -233,11 +233,17 @@ class SpanRecord:
     since_ns: int
     children: int
 
-    def measure_thread(self) -> None:
-        """What the calling thread does until count() is for this alone: its CPU time and allocations are its own."""
+    def begin(self, label: ContextVar[int], number: int, request: ContextVar[Any], in_thread: bool, /) -> None:
+        """Sets the two variables in the context, the second to this record, and start_ns to CLOCK_MONOTONIC.
+
+        in_thread: what the calling thread does until count() is for this alone: CPU time and allocations are its own.
+        """
 
     def count(self, table: OperationTable | None, slot: int, duration_ns: int, own_ns: int, /) -> None:
         """Records it, with what its thread took if it ends where it was measured."""
+
+    def leave(self, label: ContextVar[int], request: ContextVar[Any], /) -> None:
+        """Takes back what begin() has set; does nothing in another context, where it never was."""
 
 class SpanName:
     """What is known of one span name. floor_ns: a tenth of slow_ns; limit_ns: slow_ns, until told otherwise."""
@@ -370,7 +376,7 @@ def blocks_take() -> list[BlockRow]:
     """Blocks since the last take; at most 256 are kept."""
 
 def clock_statistics() -> dict[str, int]:
-    """ticks, gil_waits, gil_wait_ns, gil_wait_ns_max (from wanting the GIL to having it; max since the last call),
+    """ticks, gil_waits, gil_wait_ns, gil_wait_ns_max (from wanting the GIL to having it; max since the start),
     blocks, blocks_dropped, blocks_max, sample_ns (time with the GIL held)."""
 
 # ---- threads.c: where every thread is -----------------------------------------------------------------------------

@@ -159,35 +159,79 @@ count(record *r, PyObject *table, int64_t slot, long long duration_ns, long long
     gb_operation_record(table, slot, duration_ns, own_ns, user_ns, system_ns, 0, allocated);
 }
 
-/* measure_thread(): for requests of our own. */
-static PyObject *
-record_measure_thread(PyObject *self, PyObject *args)
+/* Restores the context, unless it ends in another one: there its name never was. */
+static void
+leave(record *r, PyObject *label, PyObject *request)
 {
-    (void)args;
-    measure_thread((record *)self, true);
+    PyObject *variables[2] = {label, request}, **tokens[2] = {&r->token, &r->request_token};
+    for (int i = 0; i < 2; i++) {
+        PyObject *token = *tokens[i];
+        if (token == NULL)
+            continue;
+        if (PyContextToken_CheckExact(token) && PyContextVar_Reset(variables[i], token) < 0)
+            PyErr_Clear();
+        Py_CLEAR(*tokens[i]); /* it holds the context, and the request token this record */
+    }
+}
+
+/* Requests of our own: begin(label, number, request, in_thread), count(table, slot, duration_ns, own_ns),
+ * leave(label, request). */
+
+static PyObject *
+record_begin(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    record *r = (record *)self;
+    if (n != 4 || !PyContextVar_CheckExact(args[0]) || !PyLong_CheckExact(args[1])
+        || !PyContextVar_CheckExact(args[2])) {
+        PyErr_SetString(PyExc_TypeError, "begin() needs a context variable, a label, a context variable, a bool.");
+        return NULL;
+    }
+    if (PyLong_AsLong(args[1]) != 0)
+        Py_XSETREF(r->token, PyContextVar_Set(args[0], args[1]));
+    if (PyErr_Occurred())
+        return NULL;
+    Py_XSETREF(r->request_token, PyContextVar_Set(args[2], self));
+    if (r->request_token == NULL)
+        return NULL;
+    if (args[3] == Py_True)
+        measure_thread(r, true);
+    r->start_ns = (long long)gb_monotonic_ns();
     Py_RETURN_NONE;
 }
 
-/* count(table, slot, duration_ns, own_ns) */
 static PyObject *
-record_count(PyObject *self, PyObject *args)
+record_count(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
-    PyObject *table;
-    long long slot, duration_ns, own_ns;
-    if (!PyArg_ParseTuple(args, "OLLL", &table, &slot, &duration_ns, &own_ns))
-        return NULL;
-    if (table != Py_None && !gb_operations_check(table)) {
-        PyErr_SetString(PyExc_TypeError, "count() needs an OperationTable.");
+    if (n != 4 || (args[0] != Py_None && !gb_operations_check(args[0]))) {
+        PyErr_SetString(PyExc_TypeError, "count() needs an OperationTable, a slot, and two durations.");
         return NULL;
     }
-    if (table != Py_None)
-        count((record *)self, table, slot, duration_ns, own_ns);
+    long long values[3];
+    for (int i = 0; i < 3; i++) {
+        values[i] = PyLong_AsLongLong(args[1 + i]);
+        if (values[i] == -1 && PyErr_Occurred())
+            return NULL;
+    }
+    if (args[0] != Py_None)
+        count((record *)self, args[0], values[0], values[1], values[2]);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+record_leave(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    if (n != 2 || !PyContextVar_CheckExact(args[0]) || !PyContextVar_CheckExact(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "leave() needs two context variables.");
+        return NULL;
+    }
+    leave((record *)self, args[0], args[1]);
     Py_RETURN_NONE;
 }
 
 static PyMethodDef record_methods[] = {
-    {"measure_thread", record_measure_thread, METH_NOARGS, NULL},
-    {"count", record_count, METH_VARARGS, NULL},
+    {"begin", (PyCFunction)(void (*)(void))record_begin, METH_FASTCALL, NULL},
+    {"count", (PyCFunction)(void (*)(void))record_count, METH_FASTCALL, NULL},
+    {"leave", (PyCFunction)(void (*)(void))record_leave, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -581,21 +625,6 @@ route_of(record *r)
     return Py_NewRef(entry->name == NULL ? str_empty : entry->name);
 }
 
-/* Restores the context, unless it ends in another one: there its name never was. */
-static void
-leave(listener *l, record *r)
-{
-    PyObject *variables[2] = {l->label, l->request}, **tokens[2] = {&r->token, &r->request_token};
-    for (int i = 0; i < 2; i++) {
-        PyObject *token = *tokens[i];
-        if (token == NULL)
-            continue;
-        if (PyContextToken_CheckExact(token) && PyContextVar_Reset(variables[i], token) < 0)
-            PyErr_Clear();
-        Py_CLEAR(*tokens[i]); /* it holds the context, and the request token this record */
-    }
-}
-
 /* Time in which no child ran; and the parent's account. */
 static long long
 own_ns(record *r, long long ended_ns, long long duration_ns)
@@ -690,7 +719,7 @@ finish(listener *l, record *r, PyObject *span, PyObject *const *field)
     PyObject *kind = field[END_KIND];
     int failed = is_error(l, field[END_STATUS]);
     r->done = 1;
-    leave(l, r);
+    leave(r, l->label, l->request);
     if (failed < 0)
         return -1;
     PyObject *kind_name = NULL, *route = NULL, *target = NULL;

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from .http import WEBSOCKET, Request, begin
+from .http import WEBSOCKET, Request, begin, leave
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -71,7 +71,7 @@ class Door:
     def close(self) -> None:
         """The application has returned, or raised."""
         self.request.end()
-        self.request.leave()
+        leave(self.request)
 
 
 def open_door(scope: Scope, send: Send) -> Door | None:
@@ -83,9 +83,5 @@ def open_door(scope: Scope, send: Send) -> Door | None:
         method = WEBSOCKET
     else:
         return None
-    request = begin(
-        method,
-        in_thread=False,
-        attributes={"url.scheme": scope.get("scheme", ""), "network.protocol.version": scope.get("http_version", "")},
-    )
+    request = begin(method, scope, in_thread=False)
     return None if request is None else Door(request, send)

@@ -202,9 +202,9 @@ def _task_begins(task_id: str = "", task: Any = None, **_: Any) -> None:
     with ledger.guard.guarded("spans.celery"):
         outer = current_request.get()
         if outer is None or outer.done:
-            request = Request(f"celery {task.name}", kind="CONSUMER")
-            request.attributes = {"messaging.system": "celery", "celery.task_name": task.name}
-            request.begin(ledger, in_thread=not http.loop_runs_here())
+            request = Request(ledger, f"celery {task.name}", None)
+            request.kind = "CONSUMER"
+            http.enter(request, in_thread=not http.loop_runs_here())
             _tasks[task_id] = request
 
 
@@ -214,4 +214,4 @@ def _task_ends(task_id: str = "", state: str | None = None, **_: Any) -> None:
         if state == "FAILURE":
             request.error = state
         request.end()
-        request.leave()
+        http.leave(request)

@@ -8,9 +8,9 @@ same request, that one counts and ours keeps silent.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Mapping
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
+from time import monotonic_ns, time_ns
 from typing import Any
 
 from .. import _labels
@@ -19,79 +19,53 @@ from . import ledger as ledgers
 from .ledger import Ledger
 from .open_spans import SpanRecord
 
-METHODS = frozenset(("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"))
+WEBSOCKET = "WS"
+METHODS = frozenset(
+    ("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE", WEBSOCKET)
+)
 OTHER_METHOD = "HTTP"
 """The convention's name for requests with a method of the client's own invention."""
-WEBSOCKET = "WS"
 
 
 class Request(SpanRecord):
     """A request or a task of a worker, from its door to its end.
 
     otel: the record of OpenTelemetry's span for it. route: once it is known. status_code: of the response, 0 before
-    there is one. environ: WSGI's.
+    there is one. environ: what the server hands in for it, let go of at the end: contexts live longer.
     """
 
-    __slots__ = (
-        "attributes",
-        "began_ns",
-        "environ",
-        "error",
-        "kind",
-        "ledger",
-        "method",
-        "otel",
-        "request_token",
-        "route",
-        "status_code",
-    )
+    # What is not set for every request stands here, where it costs nothing.
+    otel: SpanRecord | None = None
+    kind = "SERVER"
+    route = ""
+    error = ""
+    status_code = 0
 
-    def __init__(self, method: str, kind: str = "SERVER") -> None:
+    def __init__(self, ledger: Ledger, method: str, environ: Mapping[str, Any] | None) -> None:
         self.name = self.method = method
-        self.otel: SpanRecord | None = None
-        self.kind = kind
-        self.route = self.error = ""
-        self.status_code = 0
-        self.environ: Any = None
-        self.attributes: Mapping[str, Any] = {}
-
-    def begin(self, ledger: Ledger, in_thread: bool) -> None:
-        """Labels the context. in_thread: this thread works on nothing else meanwhile."""
         self.ledger = ledger
-        self.token: Token[int] | None = _labels.enter(self.name)
-        self.request_token: Token[SpanRecord | None] = current_request.set(self)
-        if in_thread:
-            self.measure_thread()
-        if ledger.config.debug:
-            debug.started(self.kind, self.name)
-        self.began_ns = time.perf_counter_ns()
+        self.environ = environ
 
     def end(self, error: BaseException | None = None) -> None:
         """The response is complete, or never will be. Only the first call counts; never raises."""
         if self.done:
             return
         self.done = True
-        try:
-            if self.otel is None:
+        if self.otel is None:
+            try:
                 self._record(error)
-        except Exception:
-            with self.ledger.guard.guarded("spans.request"):
-                raise
-
-    def leave(self) -> None:
-        """The context goes back to what it did before."""
-        _labels.leave(self.token)
-        try:
-            current_request.reset(self.request_token)
-        except ValueError:  # another context, where it never was
-            return
+            except Exception:
+                with self.ledger.guard.guarded("spans.request"):
+                    raise
+        self.environ = None
 
     def _record(self, error: BaseException | None) -> None:
-        ledger = self.ledger
-        duration_ns = time.perf_counter_ns() - self.began_ns
+        ledger, name = self.ledger, self.name
+        own_ns = duration_ns = monotonic_ns() - self.start_ns
         if self.children:
-            self.covered_ns += max(0, time.time_ns() - self.since_ns)
-        own_ns = max(0, duration_ns - self.covered_ns)
+            self.covered_ns += max(0, time_ns() - self.since_ns)
+        if self.covered_ns:
+            own_ns = max(0, duration_ns - self.covered_ns)
         status = "ok"
         if error is not None:
             self.error = type(error).__qualname__
@@ -100,9 +74,11 @@ class Request(SpanRecord):
             self.error = self.error or str(self.status_code)
             status = "error"
         if ledger.config.debug:
-            debug.ended(self.kind, self.name, duration_ns / 1e9, status == "error", ledger.config.slow_ms / 1e3)
-        found = ledger.name(self.name)
-        slot = ledger.slot(found, self.kind, status, "", "")
+            debug.ended(self.kind, name, duration_ns / 1e9, status == "error", ledger.config.slow_ms / 1e3)
+        found = ledger.names.get(name) or ledger.name(name)
+        slot = found.slots.get((self.kind, status, "", ""))
+        if slot is None:
+            slot = ledger.slot(found, self.kind, status, "", "")
         self.count(ledger.recorder.table, slot, duration_ns, own_ns)
         found.count += 1
         ledger.requests += 1
@@ -110,16 +86,19 @@ class Request(SpanRecord):
             ledger.slow(found, duration_ns, own_ns, status, "", self._described)
 
     def _described(self) -> dict[str, str]:
-        attributes = dict(self.attributes)
+        environ = self.environ or {}
+        attributes: dict[str, Any] = {}
         if self.kind == "SERVER":
             attributes["http.request.method"] = "_OTHER" if self.method == OTHER_METHOD else self.method
-        if self.route:
-            attributes["http.route"] = self.route
-        if self.status_code:
-            attributes["http.response.status_code"] = self.status_code
-        if self.error:
-            attributes["error.type"] = self.error
-        return self.ledger.allowed(attributes)
+            attributes["url.scheme"] = environ.get("scheme") or environ.get("wsgi.url_scheme")
+            attributes["network.protocol.version"] = environ.get("http_version")
+        else:
+            attributes["messaging.system"] = "celery"
+            attributes["celery.task_name"] = self.name.removeprefix("celery ")
+        attributes["http.route"] = self.route
+        attributes["http.response.status_code"] = self.status_code
+        attributes["error.type"] = self.error
+        return self.ledger.allowed({name: value for name, value in attributes.items() if value})
 
 
 current_request: ContextVar[SpanRecord | None] = ContextVar("glassbottom.request", default=None)
@@ -127,7 +106,7 @@ current_request: ContextVar[SpanRecord | None] = ContextVar("glassbottom.request
 Nothing when it is done: contexts live on in what a request has started."""
 
 
-def begin(method: str, *, in_thread: bool, attributes: Mapping[str, Any]) -> Request | None:
+def begin(method: str, environ: Mapping[str, Any], in_thread: bool) -> Request | None:
     """A request comes in; None when nobody watches, or when it is part of one that is watched already."""
     ledger = ledgers.current
     if ledger is None:
@@ -135,10 +114,23 @@ def begin(method: str, *, in_thread: bool, attributes: Mapping[str, Any]) -> Req
     outer = current_request.get()
     if outer is not None and not outer.done:
         return None
-    request = Request(method if method in METHODS or method == WEBSOCKET else OTHER_METHOD)
-    request.attributes = attributes
-    request.begin(ledger, in_thread)
+    request = Request(ledger, method if method in METHODS else OTHER_METHOD, environ)
+    enter(request, in_thread)
     return request
+
+
+def enter(request: Request, in_thread: bool) -> None:
+    """Labels the context. in_thread: this thread works on nothing else meanwhile."""
+    name = request.name
+    number = _labels.numbers.get(name) or _labels.number(name)
+    request.begin(_labels.label, number, current_request, in_thread)
+    if request.ledger.config.debug:
+        debug.started(request.kind, name)
+
+
+def leave(request: Request) -> None:
+    """The context goes back to what it did before."""
+    request.leave(_labels.label, current_request)
 
 
 def mounted(path: str) -> None:

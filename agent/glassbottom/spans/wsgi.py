@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from .http import Request, begin, current_request
+from .http import Request, begin, current_request, leave
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -66,8 +66,7 @@ class Door:
     def close(self, error: BaseException | None) -> None:
         """The request has ended."""
         self.request.end(error)
-        self.request.environ = None
-        self.request.leave()
+        leave(self.request)
 
     def _is_file(self, found: Iterable[bytes]) -> bool:
         wrapper = self._environ.get("wsgi.file_wrapper")
@@ -114,12 +113,5 @@ def open_door(environ: Environ, start_response: StartResponse) -> Door | None:
     if isinstance(outer, Request) and outer.environ is not None and outer.environ is not environ:
         # A server that never closed its last body: that request is over, since this thread has a new one.
         outer.end()
-    request = begin(
-        environ.get("REQUEST_METHOD", ""),
-        in_thread=True,
-        attributes={"url.scheme": environ.get("wsgi.url_scheme", "")},
-    )
-    if request is None:
-        return None
-    request.environ = environ
-    return Door(request, environ, start_response)
+    request = begin(environ.get("REQUEST_METHOD", ""), environ, in_thread=True)
+    return None if request is None else Door(request, environ, start_response)
