@@ -57,9 +57,7 @@ class Service:
         """A function that no table has seen, as a template engine makes them."""
         self.number += 1
         names: dict[str, Any] = {}
-        source = (
-            f"async def made_{self.number}(wait):\\n    await wait(0)\\n    return [b'x' * 600 for _ in range(20)]\\n"
-        )
+        source = f"async def made_{self.number}(wait):\n    await wait(0)\n    return [b'x' * 600 for _ in range(20)]\n"
         exec(compile(source, f"made_{self.number % 50}.py", "exec"), names)
         return names[f"made_{self.number}"]
 

@@ -35,7 +35,8 @@ def frame_id(function: str, file: str, line: int) -> int:
 
 
 def stack_id(frames: Sequence[int], label: str = "") -> int:
-    return hash_of(b"stack\0" + struct.pack(f"<{len(frames)}Q", *frames) + label.encode())
+    kind = f"labelled\0{label}\0".encode() if label else b"stack\0"
+    return hash_of(kind + struct.pack(f"<{len(frames)}Q", *frames))
 
 
 def type_id(name: str) -> int:

@@ -36,7 +36,8 @@ class Stack:
 
 def stack_id(frames: tuple[int, ...], label: str = "") -> int:
     """Content hash of a call path given by its frame ids, and of its label."""
-    return content_id(b"stack\0" + b"".join(frame.to_bytes(8, "little") for frame in frames) + label.encode())
+    kind = f"labelled\0{label}\0".encode() if label else b"stack\0"
+    return content_id(kind + b"".join(frame.to_bytes(8, "little") for frame in frames))
 
 
 def type_id(name: str) -> int:

@@ -146,7 +146,7 @@ class Stack(google.protobuf.message.Message):
     TRUNCATED_FIELD_NUMBER: builtins.int
     LABEL_FIELD_NUMBER: builtins.int
     id: builtins.int
-    """Hash of "stack\\0" followed by the frame ids, each as 8 little-endian bytes, and, with a label, by it in UTF-8."""
+    """Hash of "stack\\0", or with a label of "labelled\\0{label}\\0", followed by the frame ids, each as 8 little-endian bytes."""
     truncated: builtins.bool
     """True when outer frames were left out because the stack was deeper than the agent keeps."""
     label: builtins.str
