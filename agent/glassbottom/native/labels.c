@@ -2,8 +2,10 @@
  *
  * The number is in a context variable, which ordinary Python sets where a request begins. It is read only where a
  * sample is taken, so it costs nothing otherwise, and it is right for threads, tasks and executors alike because
- * contexts are. The hook reads it with PyContextVar_Get: that looks into the context of the calling thread, compares
- * variables by identity, allocates nothing and runs no Python code.
+ * contexts are. The hook looks it up in the context of the calling thread: that compares variables by identity, allocates
+ * nothing and runs no Python code. PyContextVar_Get would do that too, but it also leaves what it has found in the
+ * variable's cache, borrowed. In the middle of a reset, which allocates, that would be the very value that is about to
+ * go; whoever read the variable next would be given it.
  */
 #include "core.h"
 
@@ -18,23 +20,47 @@ number_in(PyObject *value)
 {
     if (value == NULL || !PyLong_CheckExact(value))
         return 0;
-    long number = PyLong_AsLong(value);
+    int overflow; /* then the number is -1, and nothing is raised */
+    long number = PyLong_AsLongAndOverflow(value, &overflow);
     return number > 0 && number < (long)GB_LABELS_MAX ? (uint32_t)number : 0;
+}
+
+/* Whether comparing two objects could be refused: to raise that would allocate, and on 3.11 may collect. */
+static bool
+is_near_recursion_limit(PyThreadState *ts)
+{
+#if PY_VERSION_HEX >= 0x030E0000
+    (void)ts;
+    return false; /* it looks at how much of the stack is left, which is far more than this takes */
+#elif PY_VERSION_HEX >= 0x030C0000
+    return ts->c_recursion_remaining < 4;
+#else
+    return ts->recursion_remaining < 4;
+#endif
+}
+
+static uint32_t
+number_of_context(PyObject *context)
+{
+    if (PySequence_Contains(context, variable) <= 0)
+        return 0;
+    PyObject *value = PyObject_GetItem(context, variable);
+    uint32_t label = number_in(value);
+    Py_XDECREF(value); /* the context holds it too */
+    return label;
 }
 
 uint32_t
 gb_label_gil(PyThreadState *ts)
 {
-    /* Beside an exception that is on its way nothing may go wrong, and at the recursion limit a look-up can. */
-    if (variable == NULL || ts->context == NULL || PyErr_Occurred())
+    PyObject *context = ts->context;
+    /* Beside an exception that is on its way nothing may go wrong. */
+    if (variable == NULL || context == NULL || !PyContext_CheckExact(context) || PyErr_Occurred()
+        || is_near_recursion_limit(ts))
         return 0;
-    PyObject *value = NULL;
-    if (PyContextVar_Get(variable, NULL, &value) < 0) {
+    uint32_t label = number_of_context(context);
+    if (PyErr_Occurred())
         PyErr_Clear();
-        return 0;
-    }
-    uint32_t label = number_in(value);
-    Py_XDECREF(value); /* the context holds it too */
     return label;
 }
 
@@ -45,13 +71,7 @@ gb_label_of_thread(PyThreadState *ts)
     if (variable == NULL || context == NULL || !PyContext_CheckExact(context))
         return 0;
     Py_INCREF(context);
-    uint32_t label = 0;
-    int there = PySequence_Contains(context, variable);
-    if (there > 0) {
-        PyObject *value = PyObject_GetItem(context, variable);
-        label = number_in(value);
-        Py_XDECREF(value);
-    }
+    uint32_t label = number_of_context(context);
     if (PyErr_Occurred())
         PyErr_Clear();
     Py_DECREF(context);
