@@ -50,7 +50,7 @@ AGENT_ARROWS: dict[str, set[str]] = {
     "_fork": AGENT_PLAIN | {"_agent", "transport"},
     "_config": {"_errors", "_log"},
     "control": AGENT_PLAIN | {"wire"},
-    "probes": AGENT_PLAIN | {"wire", "_native", "transport.queue", "transport.encode"},
+    "probes": AGENT_PLAIN | {"wire", "_native", "_profile", "spans", "transport.queue", "transport.encode"},
     "transport": AGENT_PLAIN | {"wire", "control", "transport.queue", "transport.encode"},
     "transport.queue": AGENT_PLAIN | {"transport.encode"},
     "transport.encode": AGENT_PLAIN | {"wire"},

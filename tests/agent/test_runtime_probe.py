@@ -91,18 +91,20 @@ def _time_of(rig: Rig) -> float:
 
 
 def test_threads_and_collections_that_stand_out_are_told(rig: Rig) -> None:
+    gc.freeze()
     rig.read()
     ending = threading.Event()
     threads = [threading.Thread(target=ending.wait) for _ in range(12)]
     for thread in threads:
         thread.start()
-    held = [[] for _ in range(100_000)]
-    for _ in range(10):
+    held: list[list[int]] = [[] for _ in range(100_000)]
+    for _ in range(50):
         gc.collect()
     rig.read()
     ending.set()
     for thread in threads:
         thread.join()
+    gc.unfreeze()
     assert held
     assert {each.kind for each in rig.told} == {"thread.started", "gc.pause"}
     assert {each.at_ns for each in rig.told} == {rig.clock.time_ns()}

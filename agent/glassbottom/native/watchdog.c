@@ -348,7 +348,6 @@ native_clock_statistics(PyObject *self, PyObject *args)
     uint64_t seen, dropped;
     gb_blocks_count(&seen, &dropped);
     uint64_t wait_max = gil_wait_ns_max;
-    gil_wait_ns_max = 0;
     return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K,s:I,s:K}", "ticks", (unsigned long long)ticks, "gil_waits",
                          (unsigned long long)gil_waits, "gil_wait_ns", (unsigned long long)gil_wait_ns,
                          "gil_wait_ns_max", (unsigned long long)wait_max, "blocks", (unsigned long long)seen,

@@ -1,15 +1,14 @@
 """Process-wide numbers, read cheaply from the kernel and the garbage collector. Never forces a collection.
 
-Names are OpenTelemetry's where it has them. What the platform does not tell is left out rather than guessed.
+Names are OpenTelemetry's where it has them; docs/runtime.md lists all. What the platform does not tell is left out
+rather than guessed. Each source is a file of its own: runtime_memory, _gc, _descriptors, _threads.
 """
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from .._clock import Clock
@@ -19,34 +18,59 @@ from ..transport.encode import encode
 from ..transport.queue import BatchQueue
 from ..wire.v1 import ingest_pb2, metrics_pb2
 from . import ProbeState
+from .observations import Observation
+from .runtime_descriptors import Descriptors
+from .runtime_gc import Collections
+from .runtime_memory import ControlGroup, Pss, memory
+from .runtime_openers import Openers
+from .runtime_threads import Threads, interpreter_lock
 
 STREAM = int(ingest_pb2.STREAM_METRICS)
-DESCRIPTORS_COUNTED_MAX = 65_536
 
 Reading = tuple[str, float, Mapping[str, str]]
 
 
 class RuntimeProbe:
-    """Memory, CPU, threads, descriptors and garbage collections, every interval_s."""
+    """Memory, CPU, threads, descriptors and garbage collections, every interval_s.
+
+    observe: told of what is worth telling beside the numbers: where collections begin, who opens descriptors.
+    """
 
     name = "runtime"
 
-    def __init__(self, config: RuntimeConfig, queue: BatchQueue, clock: Clock) -> None:
+    def __init__(
+        self,
+        config: RuntimeConfig,
+        queue: BatchQueue,
+        clock: Clock,
+        observe: Callable[[Observation], None] = lambda _observation: None,
+    ) -> None:
         self.interval_s = config.interval_s
         self._queue = queue
         self._clock = clock
+        self._observe = observe
         self._started_at_ns = started_at_ns()
+        self._pss = Pss()
+        self._group = ControlGroup()
+        self._collections = Collections()
+        self._threads = Threads()
+        self._descriptors = Descriptors()
+        self._openers = Openers()
+        self._read_ms_max = 0.0
 
     def start(self) -> None:
-        """Nothing to begin."""
+        self._collections.start()
+        self._openers.start()
 
-    def stop(self, timeout_s: float) -> None:
-        """Nothing to end."""
+    def stop(self, timeout_s: float) -> None:  # noqa: ARG002 - there is nothing to wait for
+        self._collections.stop()
+        self._openers.disarm()
 
     def welcomed(self, store_id: str, store_changed: bool) -> None:
         """Readings refer to no definitions."""
 
     def read(self) -> None:
+        began_s = time.perf_counter()
         readings = list(self._readings())
         message = metrics_pb2.MetricsSnapshot(
             at_ns=self._clock.time_ns(),
@@ -56,44 +80,61 @@ class RuntimeProbe:
             ],
         )
         self._queue.put(STREAM, encode(message.SerializeToString()), rows=len(readings))
+        self._read_ms_max = max(self._read_ms_max, (time.perf_counter() - began_s) * 1e3)
 
     def state(self) -> ProbeState:
         return ProbeState("running")
 
     def statistics(self) -> Mapping[str, float]:
-        return {}
+        return {
+            "runtime_read_ms_max": self._read_ms_max,
+            "runtime_pss_ms_max": self._pss.seconds_max * 1e3,
+            "gc_callback_losses_total": self._collections.lost,
+            "descriptor_openers_armed": float(self._openers.armed),
+            "descriptor_openers_overflowed_total": self._openers.overflowed,
+        }
 
     def _readings(self) -> Iterator[Reading]:
-        yield from memory()
-        times = os.times()
-        yield "process.cpu.time", times.user, {"cpu.mode": "user"}
-        yield "process.cpu.time", times.system, {"cpu.mode": "system"}
-        yield from threads_and_descriptors()
+        now_s, at_ns = self._clock.monotonic_s(), self._clock.time_ns()
+        resident_bytes = 0.0
+        for reading in memory():
+            if reading[0] == "process.memory.usage":
+                resident_bytes = reading[1]
+            yield reading
+        yield from self._pss.read(now_s, resident_bytes)
+        yield from self._group.read()
+        yield from _process()
         yield "process.uptime", max(0.0, (time.time_ns() - self._started_at_ns) / 1e9), {}
-        for generation, counts in enumerate(gc.get_stats()):
-            attributes = {"cpython.gc.generation": str(generation)}
-            yield "cpython.gc.collections", counts["collections"], attributes
-            yield "cpython.gc.collected_objects", counts["collected"], attributes
-            yield "cpython.gc.uncollectable_objects", counts["uncollectable"], attributes
+        yield from self._told(*self._collections.read(at_ns))
+        yield from self._told(*self._threads.read(at_ns))
+        yield from interpreter_lock()
+        yield from self._descriptors.read(now_s)
+        self._openers.observe(self._descriptors.count)
+        if self._openers.armed and self._descriptors.looked:
+            yield from self._told([], self._openers.read(at_ns, self._descriptors.links))
+
+    def _told(self, readings: list[Reading], observations: list[Observation]) -> list[Reading]:
+        for observation in observations:
+            self._observe(observation)
+        return readings
 
 
-def memory() -> Iterator[Reading]:
-    """Resident and virtual memory from one short line of /proc, which costs the kernel no walk over pages."""
-    with contextlib.suppress(OSError, ValueError):
-        size_pages, resident_pages = (int(field) for field in Path("/proc/self/statm").read_bytes().split()[:2])
-        page_bytes = os.sysconf("SC_PAGE_SIZE")
-        yield "process.memory.usage", resident_pages * page_bytes, {}
-        yield "process.memory.virtual", size_pages * page_bytes, {}
-
-
-def threads_and_descriptors() -> Iterator[Reading]:
-    """Threads of every kind, not only Python's, and open file descriptors."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
+def _process() -> Iterator[Reading]:
+    """CPU time, context switches and page faults of all threads, and how many there are of every kind."""
+    times = os.times()
+    yield "process.cpu.time", times.user, {"cpu.mode": "user"}
+    yield "process.cpu.time", times.system, {"cpu.mode": "system"}
+    try:
+        import resource
+    except ImportError:
+        pass
+    else:
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        yield "process.context_switches", usage.ru_nvcsw, {"process.context_switch.type": "voluntary"}
+        yield "process.context_switches", usage.ru_nivcsw, {"process.context_switch.type": "involuntary"}
+        yield "process.paging.faults", usage.ru_majflt, {"system.paging.fault.type": "major"}
+        yield "process.paging.faults", usage.ru_minflt, {"system.paging.fault.type": "minor"}
+    try:
         yield "process.thread.count", int(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[17]), {}
-    with contextlib.suppress(OSError):
-        # Since Linux 6.2 the size of the directory is the number of descriptors; counting 50 000 takes a while.
-        count = Path("/proc/self/fd").stat().st_size
-        if count == 0:
-            with os.scandir("/proc/self/fd") as entries:
-                count = sum(1 for _ in zip(entries, range(DESCRIPTORS_COUNTED_MAX), strict=False)) - 1
-        yield "process.unix.file_descriptor.count", count, {}
+    except (OSError, ValueError, IndexError):
+        return
