@@ -23,11 +23,6 @@ from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan, SpanCont
 from tests.support.programs import ROOT, environment
 from tests.support.spans import Watched, forget_provider, watched
 
-BEGIN = """
-import json, sys
-from tests.support.spans import Watched
-"""
-
 
 @pytest.fixture(autouse=True)
 def _nobody_has_set_a_provider(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,6 +106,39 @@ trace.get_tracer("tests").start_span("job").end()
 print(json.dumps([sorted(key.name for key, _ in recorder.take()), guard.errors]))
 """
     assert run(code) == [["job"], 0]
+
+
+@pytest.mark.once
+def test_importing_a_framework_after_the_start_is_noticed():
+    code = """
+import asyncio, json
+from glassbottom import _native
+from glassbottom._clock import SystemClock
+from glassbottom._config import SpansConfig
+from glassbottom._guard import Guard
+from glassbottom.probes.operations import Recorder
+from glassbottom.spans.probe import SpansProbe
+recorder, guard = Recorder(_native.OperationTable(64)), Guard()
+probe = SpansProbe(SpansConfig(), SystemClock(), guard, recorder, print)
+probe.start()
+from fastapi import FastAPI
+app = FastAPI()
+
+@app.get("/orders/{order}")
+async def order(order: int) -> int:
+    return order
+
+async def receive():
+    return {"type": "http.request", "body": b""}
+
+async def send(message):
+    pass
+
+scope = {"type": "http", "method": "GET", "path": "/orders/17", "headers": [], "query_string": b""}
+asyncio.run(app(scope, receive, send))
+print(json.dumps([sorted(key.name for key, _ in recorder.take()), guard.errors, probe.state().reason]))
+"""
+    assert run(code) == [["GET /orders/{order}"], 0, ""]
 
 
 # Where no provider is set.
