@@ -207,9 +207,11 @@ table_take(PyObject *self, PyObject *args)
     operation_table *t = (operation_table *)self;
     PyObject *rows = PyList_New(0);
     for (Py_ssize_t i = 0; rows != NULL && i < t->used; i++) {
-        operation *o = t->slots[i];
-        if (o->count == 0)
+        if (t->slots[i]->count == 0)
             continue;
+        /* Taken first: making the row may collect on 3.11, and finalizers may record. */
+        operation taken = *t->slots[i], *o = &taken;
+        memset(t->slots[i], 0, sizeof(taken));
         int offset;
         PyObject *counts;
         PyObject *row = NULL;
@@ -221,8 +223,6 @@ table_take(PyObject *self, PyObject *args)
                                 (unsigned long long)o->max_ns, offset, counts);
         if (row == NULL || PyList_Append(rows, row) < 0)
             Py_CLEAR(rows);
-        else
-            memset(o, 0, sizeof(*o));
         Py_XDECREF(row);
     }
     return rows;

@@ -6,7 +6,6 @@ thread. Before the agent starts, and where the native part is missing, recording
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -66,9 +65,8 @@ class Recorder:
     def __init__(self, table: OperationTable | None, slots_max: int = SLOTS_MAX) -> None:
         self._table = table
         self._slots_max = slots_max
-        self._lock = threading.Lock()
         self._slots: dict[Key, int] = {}
-        self._keys: list[Key] = []
+        self._keys: dict[int, Key] = {}
         self.overflowed = 0
 
     def slot(self, key: Key) -> int:
@@ -108,21 +106,23 @@ class Recorder:
         if self._table is None:
             return -1
         key = key._replace(name=key.name[:NAME_CHARACTERS_MAX], route=key.route[:NAME_CHARACTERS_MAX])
-        with self._lock:
+        found = self._slots.get(key)
+        if found is not None:
+            return found
+        if len(self._keys) >= self._slots_max - _OTHERS_MAX and key.name != OTHER:
+            self.overflowed += 1
+            key = Key(key.kind, OTHER, key.span_kind, key.status)
             found = self._slots.get(key)
             if found is not None:
                 return found
-            if len(self._keys) >= self._slots_max - _OTHERS_MAX and key.name != OTHER:
-                self.overflowed += 1
-                key = Key(key.kind, OTHER, key.span_kind, key.status)
-                found = self._slots.get(key)
-                if found is not None:
-                    return found
-            slot = self._table.add()
-            if slot >= 0:
-                self._keys.append(key)
-                self._slots[key] = slot
+        # Without a lock: a finalizer or a signal handler that is timed may run in the middle of this and would wait for
+        # itself, and in a forked child it might be held for ever. Of two that come at once with one key, the slot of
+        # the second stays empty.
+        slot = self._table.add()
+        if slot < 0:
             return slot
+        self._keys[slot] = key
+        return self._slots.setdefault(key, slot)
 
 
 class OperationsProbe:
