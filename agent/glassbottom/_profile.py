@@ -420,8 +420,8 @@ def _ending(blocks: list[_Block]) -> _Block | None:
 
 
 class _Block:
-    """A `with` that has begun. In a task it may be left and resumed: then CPU time and bytes of the thread are not its
-    own, and are told only if the steps of the task show that it was not."""
+    """A `with` that has begun. In a task it may be left and resumed, and in a generator it may end in another thread:
+    then CPU time and bytes of the thread are not its own. Of a task they are told if its steps show that it was not."""
 
     __slots__ = ("call", "steps", "task", "thread")
 
@@ -434,6 +434,9 @@ class _Block:
             self.steps = _steps_of(task.get_coro())
 
     def end(self, error: BaseException | None) -> None:
+        if self.thread != get_ident():
+            self.call.end_waited(error, 0)
+            return
         if self.task is None:
             _end(self.call, error)
             return

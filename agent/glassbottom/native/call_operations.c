@@ -54,9 +54,12 @@ gb_call_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
+    /* Calls that never end hang on one another, as many as there are. */
+    Py_TRASHCAN_BEGIN(self, gb_call_dealloc);
     type->tp_clear(self);
     type->tp_free(self);
     Py_DECREF(type);
+    Py_TRASHCAN_END;
 }
 
 int64_t
@@ -73,8 +76,8 @@ gb_call_slot(gb_call_operation *o, int status)
     int64_t slot = made == NULL ? -1 : PyLong_AsLongLong(made);
     Py_XDECREF(made);
     if (PyErr_Occurred()) { /* such as at the limit of recursion: asked again next time */
-        if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt))
-            PyErr_SetInterrupt(); /* the application's; it comes again a moment later */
+        if (!PyErr_ExceptionMatches(PyExc_Exception))
+            return -1; /* KeyboardInterrupt, SystemExit: of a signal handler of the application's */
         PyErr_Clear();
     }
     if (asked == gb_call_generation && o->generation == gb_call_generation)

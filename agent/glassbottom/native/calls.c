@@ -8,7 +8,7 @@
  * the cell is written to from then on. A copied context brings its original's cell along; the cell knows whose it is,
  * and the copy gets one of its own.
  *
- * Everything is under the GIL. Nothing here raises into the application: a call that cannot be measured is not.
+ * Everything is under the GIL. Nothing of ours raises into the application: a call that cannot be measured is not.
  */
 #include "calls.h"
 
@@ -191,24 +191,28 @@ leave_raising(call *c)
     return piece_ns;
 }
 
-static void
+/* -1 with an exception of the application's, such as KeyboardInterrupt, that came meanwhile. */
+static int
 record(call *c, int status, int64_t duration_ns, int64_t busy_ns)
 {
     Py_CLEAR(c->parent);
     Py_CLEAR(c->first_parent);
     if (c->recorded || c->operation == NULL)
-        return;
+        return 0;
     c->recorded = true;
     if (c->asks)
         gb_call_asked_cpu(c->operation, (double)c->busy_ns / (double)(c->pieces > 0 ? c->pieces : 1));
     if (gb_call_table == NULL)
-        return;
+        return 0;
     int64_t slot = gb_call_slot(c->operation, status);
+    if (slot < 0 && PyErr_Occurred())
+        return -1;
     if (gb_call_table == NULL || slot < 0)
-        return;
+        return 0;
     int64_t own_ns = duration_ns > c->children_ns ? duration_ns - c->children_ns : 0;
     gb_operation_record(gb_call_table, slot, duration_ns, own_ns, c->asks && c->cpu.known ? c->user_ns : -1,
                         c->system_ns, busy_ns, c->allocated);
+    return 0;
 }
 
 static call *
@@ -278,7 +282,8 @@ native_call_end(PyObject *self, PyObject *const *args, Py_ssize_t n)
     if (c->running) {
         int64_t duration_ns = leave(c);
         told(c->parent, duration_ns);
-        record(c, status_of(args[1]), duration_ns, 0);
+        if (record(c, status_of(args[1]), duration_ns, 0) < 0)
+            return NULL;
     }
     Py_RETURN_NONE;
 }
@@ -290,7 +295,8 @@ call_of(PyObject *self, PyObject *awaitable)
 {
     call *c = (call *)self;
     Py_XSETREF(c->inner, Py_NewRef(awaitable));
-    Py_XSETREF(c->first_parent, innermost());
+    call *parent = innermost(); /* first: it may collect, and this may be let go of meanwhile */
+    Py_XSETREF(c->first_parent, parent);
     c->await_ns = (int64_t)gb_monotonic_ns();
     return Py_NewRef(self);
 }
@@ -312,7 +318,8 @@ static PyObject *
 call_end_pieces(PyObject *self, PyObject *error)
 {
     call *c = (call *)self;
-    record(c, status_of(error), c->duration_ns, c->busy_ns);
+    if (record(c, status_of(error), c->duration_ns, c->busy_ns) < 0)
+        return NULL;
     Py_RETURN_NONE;
 }
 
@@ -321,7 +328,8 @@ static PyObject *
 call_end_items(PyObject *self, PyObject *error)
 {
     call *c = (call *)self;
-    record(c, status_of(error), c->busy_ns, 0);
+    if (record(c, status_of(error), c->busy_ns, 0) < 0)
+        return NULL;
     Py_RETURN_NONE;
 }
 
@@ -330,6 +338,7 @@ call_am_send(PyObject *self, PyObject *value, PyObject **result)
 {
     call *c = (call *)self;
     if (c->inner == NULL || c->running) {
+        *result = NULL;
         PyErr_SetString(PyExc_RuntimeError, "this coroutine is being awaited already");
         return PYGEN_ERROR;
     }
@@ -396,7 +405,9 @@ call_method(PyObject *self, const char *name, PyObject *const *args, Py_ssize_t 
     call *c = (call *)self;
     if (c->inner == NULL)
         Py_RETURN_NONE;
-    PyObject *method = PyObject_GetAttrString(c->inner, name);
+    PyObject *inner = Py_NewRef(c->inner);
+    PyObject *method = PyObject_GetAttrString(inner, name);
+    Py_DECREF(inner);
     if (method == NULL)
         return NULL;
     PyObject *result = as_piece(c, method, args, (size_t)n, false);
@@ -436,7 +447,10 @@ call_getattro(PyObject *self, PyObject *name)
     if (found != NULL || ((call *)self)->inner == NULL || !PyErr_ExceptionMatches(PyExc_AttributeError))
         return found;
     PyErr_Clear();
-    return PyObject_GetAttr(((call *)self)->inner, name);
+    PyObject *inner = Py_NewRef(((call *)self)->inner);
+    found = PyObject_GetAttr(inner, name);
+    Py_DECREF(inner);
+    return found;
 }
 
 /* ---- blocks ------------------------------------------------------------------------------------------------------- */
@@ -457,7 +471,9 @@ call_end_waited(PyObject *self, PyObject *const *args, Py_ssize_t n)
     c->allocated = NAN;
     take_out(c);
     told(c->parent, duration_ns);
-    record(c, status_of(args[0]), duration_ns, busy_ns < 0 ? 0 : busy_ns > duration_ns ? duration_ns : busy_ns);
+    busy_ns = busy_ns < 0 ? 0 : busy_ns > duration_ns ? duration_ns : busy_ns;
+    if (record(c, status_of(args[0]), duration_ns, busy_ns) < 0)
+        return NULL;
     Py_RETURN_NONE;
 }
 

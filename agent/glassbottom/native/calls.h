@@ -25,7 +25,8 @@ extern uint64_t gb_call_generation;     /* of tables: slots of one mean nothing 
 extern PyTypeObject *gb_operation_type; /* set before any call */
 
 int gb_call_operations_init(PyObject *module); /* -1 with an exception */
-/* The slot for a status in the present table, -1 when there is none; no exception. */
+/* The slot for a status in the present table, -1 when there is none; an exception then only if it is the application's,
+ * such as KeyboardInterrupt. */
 int64_t gb_call_slot(gb_call_operation *o, int status);
 /* Whether this call is asked for its CPU time. */
 bool gb_call_asks_cpu(gb_call_operation *o);
