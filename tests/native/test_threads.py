@@ -167,10 +167,10 @@ def cpu_moves(thread: threading.Thread) -> None:
 def test_cpu_time_from_before_the_first_sample_is_not_counted() -> None:
     def check() -> None:
         burn(0.1)  # in a child, so that there was no sample
-        _native._threads_sample(10 * MS)
+        _native._threads_sample(60_000 * MS)
         assert sum(row.cpu_ns for row in take()) < 50 * MS
         burn(0.1)
-        _native._threads_sample(10 * MS)
+        _native._threads_sample(60_000 * MS)
         assert sum(row.cpu_ns for row in take()) > 90 * MS
 
     assert in_child(check) == 0
@@ -184,10 +184,10 @@ def test_cpu_time_of_a_thread_that_began_between_two_samples_is_counted_whole() 
         ready.set()
         computing(stop)
 
-    _native._threads_sample(1000 * MS)
+    _native._threads_sample(60_000 * MS)
     with running(young) as (thread,):
         ready.wait()
-        _native._threads_sample(1000 * MS)
+        _native._threads_sample(60_000 * MS)
         assert sum(row.cpu_ns for row in take() if row.ident == thread.ident) >= 20 * MS
 
 

@@ -37,6 +37,7 @@
 #define ROWS_MAX 8192u
 #define ROW_SLOTS 16384u
 #define SECOND_NS UINT64_C(1000000000)
+#define PAUSE_NS (5 * SECOND_NS)
 
 typedef struct {
     uint64_t id;          /* of the thread state; never given twice */
@@ -371,7 +372,7 @@ gb_threads_sample(uint64_t wall_ns)
     gathering *g = &both[active];
     uint64_t now_ns = gb_monotonic_ns();
     /* After a pause the clocks tell of time that no sample stands for. */
-    bool afresh = last_tick_ns == 0 || now_ns - last_tick_ns > 2 * wall_ns + SECOND_NS;
+    bool afresh = last_tick_ns == 0 || now_ns - last_tick_ns > 2 * wall_ns + PAUSE_NS;
     last_tick_ns = now_ns;
     meet(g, wall_ns, afresh);
     for (uint32_t i = 0; i < threads_known; i++) {
