@@ -8,6 +8,8 @@ import functools
 import inspect
 import os
 import re
+import subprocess
+import sys
 import threading
 import time
 import traceback
@@ -62,12 +64,12 @@ def marked(function: Callable[..., object]) -> int:
 
 @functools.cache
 def letters_for(seconds: float) -> int:
-    """How many letters keep that regular expression busy so long: one more doubles it."""
+    """How many letters keep that regular expression busy so long, on a processor of its own: one more doubles it."""
     letters = 14
     while True:
-        began = time.perf_counter()
+        began = time.thread_time()
         re.match(r"(a+)+$", "a" * letters + "b")
-        if time.perf_counter() - began > seconds:
+        if time.thread_time() - began > seconds:
             return letters
         letters += 1
 
@@ -131,9 +133,9 @@ def test_a_call_that_holds_the_gil_is_named_with_its_line(held: Callable[[int], 
 def test_so_is_a_function_of_the_interpreter() -> None:
     count = 4_000_000
     while True:
-        began = time.perf_counter()
+        began = time.thread_time()
         sum(range(count))
-        if time.perf_counter() - began > 0.4:
+        if time.thread_time() - began > 0.4:
             break
         count *= 2
     with watchdog():
@@ -338,12 +340,13 @@ def test_the_clock_tells_how_long_it_waited_for_the_gil() -> None:
     with watchdog():
         before = _native.clock_statistics()
         asyncio.run(by_matching(letters))
-        waited_for("by_matching", lambda block: True)
-        after = _native.clock_statistics()
+        after, deadline = before, time.monotonic() + 60
+        while after["gil_wait_ns"] < before["gil_wait_ns"] + 50e6 and time.monotonic() < deadline:
+            time.sleep(0.001)  # until the clock, too, has had the GIL again
+            after = _native.clock_statistics()
+    assert after["gil_wait_ns"] - before["gil_wait_ns"] >= 50e6
     assert after["gil_waits"] > before["gil_waits"]
-    assert after["gil_wait_ns_max"] >= 50e6
-    assert after["gil_wait_ns"] - before["gil_wait_ns"] >= after["gil_wait_ns_max"]
-    assert _native.clock_statistics()["gil_wait_ns_max"] == 0
+    assert before["gil_wait_ns_max"] <= after["gil_wait_ns_max"] <= after["gil_wait_ns"]
 
 
 def test_a_forked_child_forgets_its_parents_blocks_and_can_watch_its_own() -> None:
@@ -379,3 +382,33 @@ def test_a_forked_child_forgets_its_parents_blocks_and_can_watch_its_own() -> No
         (block,) = blocks("parent")
     assert block.ended
     assert block.duration_ns >= 0.5e9
+
+
+EXITING = """
+import asyncio, threading, time
+from glassbottom import _native
+
+def start(target):
+    threading.Thread(target=target, daemon=True).start()
+
+_native.steps_start()
+_native.set_clock(blocked_ms=1.0, sample_hz=100.0)
+start(lambda: _native.run_watchdog(3600.0))
+start(lambda: _native.run_clock(3600.0))
+
+async def held(call):
+    while True:
+        call()
+        await asyncio.sleep(0)
+
+start(lambda: asyncio.run(held(lambda: time.sleep(0.01))))
+start(lambda: asyncio.run(held(lambda: sum(range(300_000)))))
+while len(_native.blocks_take()) < 3:
+    time.sleep(0.01)
+"""
+
+
+def test_a_process_ends_whatever_these_threads_are_doing() -> None:
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", EXITING], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

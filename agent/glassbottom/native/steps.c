@@ -436,15 +436,19 @@ take_away(void)
     }
 }
 
+static bool exit_ready;
+
 /* At the end of the interpreter, when no Python object is left: one that is begun anew in this process is another's. */
 static void
 at_exit(void)
 {
+    gb_watchdog_python_ended(); /* before its thread sees that nobody counts */
     atomic_store(&gb_steps_counting, false);
     generation++;
     take_away();
     gb_step_tables_forget(true);
     gb_blocks_forget(false);
+    exit_ready = false;
     gb_step_loops_forget(false);
 }
 
@@ -453,7 +457,6 @@ gb_steps_start(void)
 {
     if (atomic_load(&gb_steps_counting))
         return 0;
-    static bool exit_ready;
     if (!thread_key_ready && pthread_key_create(&thread_key, give_back_record) != 0) {
         PyErr_SetString(PyExc_RuntimeError, "This process has no thread-specific key left: steps cannot be seen.");
         return -1;

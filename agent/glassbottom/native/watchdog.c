@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <time.h>
+#include <unistd.h>
 
 #define LOOK_EVERY_NS UINT64_C(25000000)
 /* Behind by more than this, the schedule begins anew: the process was stopped. */
@@ -40,6 +41,9 @@ static atomic_bool sample_wanted, sample_asked; /* asked: the main thread has be
 static uint64_t ticks, gil_waits, gil_wait_ns, gil_wait_ns_max, held_ns;
 static uint64_t sampled_ns; /* the time up to here is in samples */
 static uint64_t clock_gap, clock_next = NEVER_NS, clock_left_ns;
+
+/* How many interpreters have come to their end in this process. */
+static _Atomic uint32_t ends_of_python;
 
 static void
 init_conditions(void)
@@ -85,6 +89,34 @@ look(uint64_t now)
         && Py_AddPendingCall(capture_in_main_thread, NULL) != 0)
         atomic_store(&main_thread_asked, false);
     return missing;
+}
+
+/* ---- the end of the interpreter -------------------------------------------------------------------------------------- */
+
+static bool at_end_registered;
+
+void
+gb_watchdog_python_ended(void)
+{
+    atomic_fetch_add(&ends_of_python, 1);
+    at_end_registered = watchdog_running = clock_running = false;
+}
+
+static void
+register_end(void)
+{
+    if (!at_end_registered)
+        at_end_registered = Py_AtExit(gb_watchdog_python_ended) == 0;
+}
+
+/* Back from waiting. A daemon thread that asks for the GIL of an interpreter that is being taken down finds its thread
+ * state gone, and takes the process with it; so here it stays for ever, as all do from 3.14 on. */
+static void
+return_to_python(PyThreadState *state, uint32_t ends)
+{
+    while (gb_finalizing_nopy() || atomic_load(&ends_of_python) != ends)
+        pause();
+    PyEval_RestoreThread(state);
 }
 
 /* ---- the two loops --------------------------------------------------------------------------------------------------- */
@@ -158,7 +190,9 @@ native_run_watchdog(PyObject *self, PyObject *arg)
     }
     uint64_t now = gb_monotonic_ns();
     uint64_t end = end_of(seconds, now), next = now, patience = end + PATIENCE_NS;
-    Py_BEGIN_ALLOW_THREADS
+    register_end();
+    uint32_t ends = atomic_load(&ends_of_python);
+    PyThreadState *state = PyEval_SaveThread();
     /* Without steps there is nothing to look at, but time passes all the same. */
     bool stop = false, missing = false;
     /* While a stack is missing this thread does not ask for the GIL: the clock wants it. */
@@ -172,7 +206,7 @@ native_run_watchdog(PyObject *self, PyObject *arg)
         now = gb_monotonic_ns();
     }
     take_interrupt(&watchdog_interrupted);
-    Py_END_ALLOW_THREADS
+    return_to_python(state, ends);
     watchdog_running = false;
     Py_RETURN_NONE;
 }
@@ -243,6 +277,8 @@ native_run_clock(PyObject *self, PyObject *arg)
         gap = 0;
         next = NEVER_NS;
     }
+    register_end();
+    uint32_t ends = atomic_load(&ends_of_python);
     PyThreadState *state = PyEval_SaveThread();
     bool stop = false;
     while (!stop && now < end) {
@@ -267,7 +303,7 @@ native_run_clock(PyObject *self, PyObject *arg)
             now = gb_monotonic_ns();
         }
         atomic_store(&gb_clock_wants_gil_since, now);
-        PyEval_RestoreThread(state);
+        return_to_python(state, ends);
         uint64_t got = gb_monotonic_ns();
         gil_waits++;
         gil_wait_ns += got - now;
@@ -283,7 +319,7 @@ native_run_clock(PyObject *self, PyObject *arg)
         state = PyEval_SaveThread();
     }
     take_interrupt(&clock_interrupted);
-    PyEval_RestoreThread(state);
+    return_to_python(state, ends);
     clock_gap = gap;
     clock_next = next;
     clock_left_ns = gb_monotonic_ns();
