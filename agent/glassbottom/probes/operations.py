@@ -144,7 +144,7 @@ class OperationsProbe:
         self._from_ns = self._clock.time_ns()
         _profile.attach(self.recorder)
 
-    def stop(self, timeout_s: float) -> None:
+    def stop(self, timeout_s: float) -> None:  # noqa: ARG002 - there is nothing to wait for
         _profile.detach()
 
     def add(self, key: Key, sums: Sums) -> None:
