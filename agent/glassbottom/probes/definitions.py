@@ -13,10 +13,13 @@ from typing import Protocol
 from ..transport.encode import encode
 from ..transport.queue import BatchQueue
 from ..wire.v1 import common_pb2
-from .heap_symbols import KNOWN_MAX, LABEL_CHARACTERS_MAX, STACK_FRAMES_MAX, frame_id, line_at, presentable, stack_id
+from .heap_symbols import LABEL_CHARACTERS_MAX, STACK_FRAMES_MAX, frame_id, line_at, presentable, stack_id
 
 PLACES_MAX = 10_000
 """Places remembered by code object and offset; beyond that all are forgotten and looked up again."""
+
+KNOWN_MAX = 20_000
+"""Ids remembered as known to the collector, some 100 bytes each; beyond that all are forgotten and told again."""
 
 
 class Message(Protocol):

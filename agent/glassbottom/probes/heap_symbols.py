@@ -17,7 +17,7 @@ from ..wire.v1 import common_pb2
 TEXT_CHARACTERS_MAX = 1024
 STACK_FRAMES_MAX = 128
 LABEL_CHARACTERS_MAX = 255
-KNOWN_MAX = 200_000
+KNOWN_MAX = 50_000
 """Ids remembered as known to the collector; beyond that all are forgotten and told again."""
 BREATH_EVERY = 32
 """Stacks resolved between two offers of the GIL to the application, some tenths of a millisecond."""
