@@ -171,7 +171,8 @@ hash_of_path(const gb_frame *frames, unsigned n, bool truncated, uint32_t label)
     uint64_t h = (truncated ? UINT64_C(0xD1B54A32D192ED03) : UINT64_C(0x2545F4914F6CDD1D)) ^ label;
     h *= UINT64_C(0xBF58476D1CE4E5B9);
     for (unsigned i = 0; i < n; i++) {
-        h ^= (uint64_t)(uintptr_t)frames[i].code + ((uint64_t)(uint32_t)frames[i].offset << 48);
+        /* All bits of the offset count: a function can be longer than 64 KiB. */
+        h ^= (uint64_t)(uintptr_t)frames[i].code + (uint32_t)frames[i].offset * UINT64_C(0xD6E8FEB86659FD93);
         h *= UINT64_C(0x9E3779B97F4A7C15);
         h ^= h >> 29;
     }
