@@ -3,7 +3,7 @@
 All functions need the GIL (any Python call has it). None runs user code. See native/module.c.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextvars import ContextVar
 from types import CodeType
 from typing import Any, TypedDict
@@ -233,18 +233,6 @@ class SpanRecord:
     since_ns: int
     children: int
 
-    def begin(self, label: ContextVar[int], number: int, request: ContextVar[Any], in_thread: bool, /) -> None:
-        """Sets the two variables in the context, the second to this record, and start_ns to CLOCK_MONOTONIC.
-
-        in_thread: what the calling thread does until count() is for this alone: CPU time and allocations are its own.
-        """
-
-    def count(self, table: OperationTable | None, slot: int, duration_ns: int, own_ns: int, /) -> None:
-        """Records it, with what its thread took if it ends where it was measured."""
-
-    def leave(self, label: ContextVar[int], request: ContextVar[Any], /) -> None:
-        """Takes back what begin() has set; does nothing in another context, where it never was."""
-
 class SpanName:
     """What is known of one span name. floor_ns: a tenth of slow_ns; limit_ns: slow_ns, until told otherwise."""
 
@@ -260,9 +248,10 @@ class SpanName:
 class SpanListener:
     """The two functions of a span processor. Neither raises: what goes wrong is told to host.failed(where, error).
 
-    host: asked for what is rare, see spans/otel.py. records: open spans by id. names: SpanName by name. suspects: names
-    whose starts are to be looked up. numbers: of labels, by name. label, request: context variables. running_loop:
-    tells the loop of this thread, or None. failed: StatusCode.ERROR. kinds: SERVER, CONSUMER, CLIENT, PRODUCER.
+    host: asked for what is rare, see spans/listening.py. names: SpanName by name. numbers: of labels, by name. label,
+    request: context variables. records: open spans by id. suspects: names whose starts are to be looked up.
+    running_loop: tells the loop of this thread, or None. failed: StatusCode.ERROR. kinds: SERVER, CONSUMER, CLIENT,
+    PRODUCER.
     """
 
     def __init__(
@@ -270,12 +259,12 @@ class SpanListener:
         *,
         host: object,
         table: OperationTable,
-        records: dict[int, SpanRecord],
         names: dict[str, Any],
-        suspects: dict[str, Any],
         numbers: dict[str, int],
         label: ContextVar[int],
         request: ContextVar[Any],
+        records: dict[int, SpanRecord],
+        suspects: dict[str, Any],
         running_loop: Callable[[], object],
         failed: object,
         kinds: tuple[object, ...],
@@ -283,6 +272,70 @@ class SpanListener:
     ) -> None: ...
     def on_start(self, span: object, parent_context: object = None) -> None: ...
     def on_end(self, span: object) -> None: ...
+
+# ---- requests.c: requests that we see ourselves ----------------------------------------------------------------------
+
+class Request(SpanRecord):
+    """A request, or a task of a worker, that has begun. Made by RequestDesk only.
+
+    otel: OpenTelemetry's record for it; then it is not counted. environ: what the server handed in; None at the end.
+    """
+
+    method: str
+    route: str | None
+    error: type[BaseException] | str | None
+    environ: Mapping[str, Any] | None
+    otel: SpanRecord | None
+    status_code: int
+    is_task: bool
+
+    def end(self, error: BaseException | None = None, /) -> None:
+        """The response is complete, or never will be. Only the first call counts; never raises."""
+
+    def close(self) -> None:
+        """Ends it, and the context goes back to what it did before; not in another context, where it never was."""
+
+class Door:
+    """One request on its way through an ASGI application."""
+
+    request: Request
+
+    def send(self, message: Any, /) -> Awaitable[None]:
+        """As the server's send(), with a look at the message."""
+
+    def end(self, error: BaseException | None = None, /) -> None: ...
+    def close(self) -> None: ...
+
+class RequestDesk:
+    """Where requests are written down; its methods do not raise. host: see spans/http.py; the rest as SpanListener."""
+
+    requests: int
+
+    def __init__(
+        self,
+        *,
+        host: object,
+        table: OperationTable,
+        names: dict[str, Any],
+        numbers: dict[str, int],
+        label: ContextVar[int],
+        request: ContextVar[Any],
+        methods: frozenset[str],
+        other_method: str,
+        is_logged: bool,
+    ) -> None: ...
+    def begin(self, name: str, environ: Mapping[str, Any] | None, in_thread: bool, /) -> Request | None:
+        """A request begins; None when it is part of one that is watched already. in_thread: what the calling thread
+        does until its end is for this alone: CPU time and allocations are its own."""
+
+    def open(self, scope: Any, send: Any, /) -> Door | None:
+        """The same for a scope of ASGI; None also for a scope that is no request."""
+
+    def known(self, path: str, /) -> None:
+        """The request of the calling context belongs to this route, such as "/orders/{id}", below its mounts."""
+
+    def mounted(self, path: str, /) -> None:
+        """It goes on into what is mounted at a path, such as "/admin"."""
 
 # ---- steps.c: every step of every coroutine an event loop runs -----------------------------------------------------
 

@@ -12,6 +12,8 @@
  *   operations.c  histograms of durations
  *   calls.c, call_operations.c  calls under glassbottom.profile
  *   spans.c       what is done at the start and at the end of every span of OpenTelemetry's
+ *   requests.c    requests that we see ourselves, where there is none
+ *   span_records.c   what both keep of what is open, and of names
  *   steps.c       every step of every coroutine that an event loop runs
  *   step_clock.c  the clock that is read in every step
  *   step_tables.c coroutine functions, and coroutines

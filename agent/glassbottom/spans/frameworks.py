@@ -10,13 +10,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Awaitable, Callable
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import asgi, http, wsgi
+from . import http, wsgi
 from . import ledger as ledgers
-from .http import Request, current_request, mounted, route_known
 from .imports import when_imported
 from .patches import Patches
+
+if TYPE_CHECKING:
+    from .._native import Request
 
 RUNNING_MAX = 1000
 """Celery tasks at once in one process; a worker runs as many as it has threads."""
@@ -114,14 +116,15 @@ DOORS: dict[str, Callable[[ModuleType], None]] = {
 
 def _asgi_door(original: Callable[..., Awaitable[None]]) -> Callable[..., Any]:
     async def __call__(self: Any, scope: Any, receive: Any, send: Any) -> None:  # noqa: N807
-        door = asgi.open_door(scope, send)
+        desk = http.desk
+        door = desk.open(scope, send) if desk is not None else None
         if door is None:
             await original(self, scope, receive, send)
             return
         try:
             await original(self, scope, receive, door.send)
         except BaseException as error:
-            door.request.end(error)
+            door.end(error)
             raise
         finally:
             door.close()
@@ -148,12 +151,12 @@ def _wsgi_door(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _route(original: Callable[..., Awaitable[None]]) -> Callable[..., Any]:
     async def handle(self: Any, scope: Any, receive: Any, send: Any) -> None:
-        # FastAPI keeps a route that was included under a prefix as it was, and the whole path beside it.
-        included = scope.get("fastapi")
-        whole = included.get("effective_route_context") if isinstance(included, dict) else None
-        path = getattr(whole, "path_format", None) or getattr(self, "path_format", None)
-        if isinstance(path, str):
-            route_known(path)
+        desk = http.desk
+        if desk is not None:
+            # FastAPI keeps a route that was included under a prefix as it was, and the whole path beside it.
+            included = scope.get("fastapi")
+            whole = included.get("effective_route_context") if included else None
+            desk.known(self.path_format if whole is None else whole.path_format)
         await original(self, scope, receive, send)
 
     return handle
@@ -161,8 +164,9 @@ def _route(original: Callable[..., Awaitable[None]]) -> Callable[..., Any]:
 
 def _mount(original: Callable[..., Awaitable[None]]) -> Callable[..., Any]:
     async def handle(self: Any, scope: Any, receive: Any, send: Any) -> None:
-        if isinstance(self.path, str):
-            mounted(self.path)
+        desk = http.desk
+        if desk is not None:
+            desk.mounted(self.path)
         await original(self, scope, receive, send)
 
     return handle
@@ -172,11 +176,12 @@ def _resolved(original: Callable[..., Any]) -> Callable[..., Any]:
     def resolve_request(self: Any, request: Any) -> Any:
         match = original(self, request)
         route = getattr(match, "route", None)
-        if isinstance(route, str):
+        desk = http.desk
+        if desk is not None and isinstance(route, str):
             # OpenTelemetry names Django's routes as Django does. Where both count the requests of one application,
             # since it samples, they must agree.
             slash = "" if "opentelemetry.instrumentation.django" in sys.modules else "/"
-            route_known(slash + route)
+            desk.known(slash + route)
         return match
 
     return resolve_request
@@ -184,9 +189,10 @@ def _resolved(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _dispatched(original: Callable[..., Any]) -> Callable[..., Any]:
     def full_dispatch_request(self: Any, *arguments: Any, **named: Any) -> Any:
-        rule = getattr(sys.modules["flask.globals"].request, "url_rule", None)
-        if rule is not None and isinstance(rule.rule, str):
-            route_known(rule.rule)
+        desk = http.desk
+        rule = sys.modules["flask.globals"].request.url_rule if desk is not None else None
+        if desk is not None and rule is not None:
+            desk.known(rule.rule)
         return original(self, *arguments, **named)
 
     return full_dispatch_request
@@ -196,15 +202,13 @@ def _dispatched(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _task_begins(task_id: str = "", task: Any = None, **_: Any) -> None:
-    ledger = ledgers.current
-    if ledger is None or task is None or len(_tasks) >= RUNNING_MAX:
+    ledger, desk = ledgers.current, http.desk
+    if ledger is None or desk is None or task is None or len(_tasks) >= RUNNING_MAX:
         return
     with ledger.guard.guarded("spans.celery"):
-        outer = current_request.get()
-        if outer is None or outer.done:
-            request = Request(ledger, f"celery {task.name}", None)
-            request.kind = "CONSUMER"
-            http.enter(request, in_thread=not http.loop_runs_here())
+        request = desk.begin(f"celery {task.name}", None, not http.loop_runs_here())
+        if request is not None:
+            request.is_task = True
             _tasks[task_id] = request
 
 
@@ -213,5 +217,4 @@ def _task_ends(task_id: str = "", state: str | None = None, **_: Any) -> None:
     if request is not None:
         if state == "FAILURE":
             request.error = state
-        request.end()
-        http.leave(request)
+        request.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Mapping
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._clock import Clock
 from .._config import SpansConfig
@@ -25,6 +25,9 @@ except ImportError:  # then there is nothing to record into, and nobody listens;
     class SpanName:  # type: ignore[no-redef]
         """In its place."""
 
+
+if TYPE_CHECKING:
+    from .._native import RequestDesk
 
 NAMES_MAX = 1000
 SLOTS_PER_NAME_MAX = 256
@@ -72,7 +75,7 @@ class Ledger:
         self.names: dict[str, Name] = {}
         self.slow_ns = int(config.slow_ms * 1e6)
         self._counted = 0
-        self.requests = 0
+        self.desk: RequestDesk | None = None
         self.exemplars_dropped = 0
         self._other = Name(OTHER, self.slow_ns)
         self._touched: set[Name] = set()
@@ -156,7 +159,7 @@ class Ledger:
     def statistics(self) -> dict[str, float]:
         return {
             "spans_total": self._counted + sum(name.count for name in self._all()),
-            "requests_total": self.requests,
+            "requests_total": self.desk.requests if self.desk is not None else 0,
             "span_names": len(self.names),
             "span_names_max": NAMES_MAX,
             "exemplars_dropped_total": self.exemplars_dropped,

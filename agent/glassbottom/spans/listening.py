@@ -12,9 +12,9 @@ from typing import Any
 from opentelemetry.trace import SpanKind, StatusCode
 
 from .. import _labels
-from .._native import SpanListener, SpanRecord
+from .._native import Request, SpanListener, SpanRecord
 from . import debug
-from .http import Request, current_request
+from .http import current_request
 from .ledger import Ledger, Name
 from .open_spans import OPEN_MAX, OpenSpans, Place, named
 
@@ -91,8 +91,8 @@ def functions(ledger: Ledger, spans: OpenSpans) -> tuple[Start, End]:
     native = SpanListener(
         host=Host(ledger, spans),
         table=table,
-        records=spans.records,
         names=ledger.names,
+        records=spans.records,
         suspects=spans.suspects,
         numbers=_labels.numbers,
         label=_labels.label,

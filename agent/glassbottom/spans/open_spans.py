@@ -73,8 +73,10 @@ class OpenSpans:
     def make_room(self) -> None:
         """Forgets the oldest: what has been open longest is what never ends."""
         for span_id in list(islice(self.records, OPEN_MAX // 10)):
-            if self.records.pop(span_id, None) is not None:
+            record = self.records.pop(span_id, None)
+            if record is not None:
                 self.dropped += 1
+                self._close(record)
 
     def place(self, name: str) -> Place | None:
         """Where the application starts a span now, if its name is suspicious."""
@@ -90,7 +92,7 @@ class OpenSpans:
         self._places_left = PLACES_PER_READING_MAX
         late: dict[str, list[SpanRecord]] = {}
         lost: Counter[str] = Counter()
-        for span_id, record in list(self.records.items()):
+        for span_id, record in self.records.copy().items():  # copied in one step, also beside a collection
             span = record.span() if record.span is not None else None
             if span is None:
                 # Its end may be running this moment, and then takes the record away itself.
@@ -136,10 +138,11 @@ class OpenSpans:
         )
 
     def _close(self, record: SpanRecord) -> None:
-        """A child that is gone keeps its parent waiting no longer."""
+        """A child that is gone keeps its parent waiting no longer, and what is below it does not keep the parent."""
         above = record.above
         if above is not None and above.children > 0:
             above.children -= 1
+        record.above = None
 
 
 def _caller(frame: FrameType | None) -> Place | None:

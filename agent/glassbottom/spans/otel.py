@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry.trace import Status
 
 from .listening import End, Start
 
@@ -28,6 +29,9 @@ class Listener(SpanProcessor):
 
     def __init__(self) -> None:
         self.detach()
+        # The SDK calls this for each span too. Any function in C that takes one argument costs less than the empty one
+        # we would inherit.
+        self._on_ending = callable  # type: ignore[method-assign, assignment]
 
     def attach(self, start: Start, end: End) -> None:
         """From now on spans go there."""
@@ -54,6 +58,8 @@ def unsupported() -> str | None:
     """Why this version of the SDK cannot be listened to, if so."""
     probe = ReadableSpan("", resource=_NO_RESOURCE)  # type: ignore[arg-type]
     missing = [field for field in FIELDS if not hasattr(probe, field)]
+    if not hasattr(Status(), "_status_code"):
+        missing.append("_status._status_code")
     if missing:
         return f"This version of opentelemetry-sdk has spans without {', '.join(missing)}; they are not listened to."
     return None

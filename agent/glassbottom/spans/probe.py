@@ -11,7 +11,7 @@ from .._guard import Guard
 from ..probes import ProbeState
 from ..probes.observations import Observation
 from ..probes.operations import Recorder
-from . import debug, frameworks, imports, providers
+from . import debug, frameworks, http, imports, providers
 from . import ledger as ledgers
 from .ledger import Ledger
 from .open_spans import OpenSpans
@@ -51,6 +51,7 @@ class SpansProbe:
             debug.begin()
         imports.forget_all()
         ledgers.current = self.ledger
+        http.attach(self.ledger)
         providers.install(self.ledger, self.open_spans)
         if self._config.http:
             frameworks.install()
@@ -60,6 +61,7 @@ class SpansProbe:
         if ledgers.current is not self.ledger:
             return
         ledgers.current = None
+        http.detach()
         imports.forget_all()
         frameworks.uninstall()
         providers.uninstall()

@@ -8,9 +8,12 @@ its type or its length reaches it as it is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .http import Request, begin, current_request, leave
+from . import http
+
+if TYPE_CHECKING:
+    from .._native import Request
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -66,7 +69,7 @@ class Door:
     def close(self, error: BaseException | None) -> None:
         """The request has ended."""
         self.request.end(error)
-        leave(self.request)
+        self.request.close()
 
     def _is_file(self, found: Iterable[bytes]) -> bool:
         wrapper = self._environ.get("wsgi.file_wrapper")
@@ -109,9 +112,14 @@ class _Body:
 
 def open_door(environ: Environ, start_response: StartResponse) -> Door | None:
     """None for what is not to be watched."""
-    outer = current_request.get()
-    if isinstance(outer, Request) and outer.environ is not None and outer.environ is not environ:
+    desk = http.desk
+    if desk is None:
+        return None
+    outer = http.current_request.get()
+    before = getattr(outer, "environ", None)
+    if before is not None and before is not environ and "REQUEST_METHOD" in before:
         # A server that never closed its last body: that request is over, since this thread has a new one.
-        outer.end()
-    request = begin(environ.get("REQUEST_METHOD", ""), environ, in_thread=True)
+        outer.end()  # type: ignore[union-attr]
+    method = environ.get("REQUEST_METHOD")
+    request = desk.begin(method if method in http.METHODS else http.OTHER_METHOD, environ, True)
     return None if request is None else Door(request, environ, start_response)

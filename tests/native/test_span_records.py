@@ -1,0 +1,145 @@
+"""spans.c, requests.c: nothing is lost or kept, whatever a span looks like, and wrong arguments are refused."""
+
+from __future__ import annotations
+
+import contextvars
+import gc
+import sys
+from typing import Any
+
+import pytest
+from glassbottom import _labels, _native
+from glassbottom.spans.http import current_request
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
+
+from tests.support.spans import Watched, watched
+
+
+def one_of_each(tracer: Any, seen: Watched) -> None:
+    """A request with children of every kind, one that fails, and one that spans.c cannot read."""
+    with tracer.start_as_current_span("GET /a", kind=SpanKind.SERVER) as entry:
+        attributes = {"server.address": "payments", "server.port": 443}
+        tracer.start_span("call", kind=SpanKind.CLIENT, attributes=attributes).end()
+        tracer.start_span("query", kind=SpanKind.CLIENT, attributes={"db.system.name": "postgresql"}).end()
+        child = tracer.start_span("child")
+        entry.update_name("GET /a/{id}")
+    child.set_status(Status(StatusCode.ERROR))
+    child.end()
+    lost = tracer.start_span("lost", set_span_in_context(child))
+    del lost
+    strange = tracer.start_span("strange")
+    strange._kind = None
+    strange.end()
+    slow = tracer.start_span("slow", start_time=1)
+    slow.end(10_000_000_000)
+    contextvars.copy_context().run(lambda: tracer.start_span("elsewhere", kind=SpanKind.SERVER)).end()
+
+
+def test_spans_of_every_kind_leave_nothing_behind() -> None:
+    with watched() as seen:
+        tracer = TracerProvider(shutdown_on_exit=False).get_tracer("tests")
+
+        def batch() -> int:
+            for _ in range(200):
+                contextvars.copy_context().run(one_of_each, tracer, seen)
+            seen.read()
+            seen.told.clear()
+            seen.recorder.take()
+            gc.collect()
+            return sys.getallocatedblocks()
+
+        batch()
+        before = batch()
+        for _ in range(5):
+            after = batch()
+        # 1000 of each since: anything kept for each would be 1000 blocks at least.
+        assert after - before < 500
+        assert seen.guard.errors > 0
+        seen.guard.errors = 0
+
+
+async def nowhere(message: object) -> None:
+    pass
+
+
+def test_requests_of_our_own_leave_nothing_behind() -> None:
+    with watched() as seen:
+        desk = seen.probe.ledger.desk
+        assert desk is not None
+
+        def batch() -> int:
+            for number in range(1000):
+                door = desk.open({"type": "http", "method": "GET", "number": number}, nowhere)
+                assert door is not None
+                assert current_request.get() is door.request
+                desk.mounted("/shop")
+                desk.known(f"/orders/{number % 7}")
+                door.send({"type": "http.response.start", "status": 500}).close()
+                door.send({"type": "http.response.body"}).close()
+                door.end(ValueError())
+                door.close()
+                assert (_labels.label.get(), current_request.get()) == (0, None)
+            seen.recorder.take()
+            gc.collect()
+            return sys.getallocatedblocks()
+
+        batch()
+        before = batch()
+        for _ in range(5):
+            after = batch()
+        assert after - before < 500
+        assert desk.requests == 7000
+
+
+def test_a_context_that_outlives_a_request_holds_nothing_of_the_server_s() -> None:
+    import weakref
+
+    class Server:
+        """What stands behind a scope."""
+
+        async def send(self, message: object) -> None:
+            pass
+
+    with watched() as seen:
+        desk = seen.probe.ledger.desk
+        assert desk is not None
+        server = Server()
+        gone = weakref.ref(server)
+        door = desk.open({"type": "http", "method": "GET", "server": server}, server.send)
+        assert door is not None
+        kept = contextvars.copy_context()
+        door.close()
+        del door, server
+        gc.collect()
+        assert gone() is None
+        assert kept[current_request].done
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: _native.SpanListener(host=None),
+        lambda: _native.RequestDesk(host=None),
+        lambda: _native.SpanName("no limit"),
+        lambda: _native.Request(),
+        lambda: _native.Door(),
+    ],
+)
+def test_wrong_arguments_are_refused(call: Any) -> None:
+    with pytest.raises(TypeError):
+        call()
+
+
+def test_a_cycle_of_records_is_collected() -> None:
+    import weakref
+
+    class Seen(_native.SpanRecord):
+        """Can be referred to weakly."""
+
+    first, second = Seen(), Seen()
+    first.above, second.above = second, first
+    gone = weakref.ref(first)
+    del first, second
+    gc.collect()
+    assert gone() is None
