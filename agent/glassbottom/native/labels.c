@@ -68,7 +68,8 @@ uint32_t
 gb_label_of_thread(PyThreadState *ts)
 {
     PyObject *context = ts->context;
-    if (variable == NULL || context == NULL || !PyContext_CheckExact(context))
+    /* An extension may have pending calls made beside an exception of its own, which must stay. */
+    if (variable == NULL || context == NULL || !PyContext_CheckExact(context) || PyErr_Occurred())
         return 0;
     Py_INCREF(context);
     uint32_t label = number_of_context(context);

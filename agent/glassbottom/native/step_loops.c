@@ -72,14 +72,15 @@ fetch(const char *module_name, const char *name, PyObject **into)
     Py_XDECREF(key);
 }
 
-/* asyncio is looked for among the modules that are there: to
- * import it for a program that does without would cost that program more than everything else here. */
+/* asyncio is looked for among the modules that are there: to import it for a program that does without would cost that
+ * program more than everything else here. It is the function in C that is asked: in one in Python, which somebody may
+ * have put into asyncio.events, a signal handler could run, and what it raises would be lost here. */
 void
 gb_step_loops_look(void)
 {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
-    fetch("asyncio.events", "_get_running_loop", &get_running_loop);
+    fetch("_asyncio", "_get_running_loop", &get_running_loop);
     fetch("asyncio.exceptions", "CancelledError", &gb_cancelled_error);
     PyObject *loop = get_running_loop == NULL ? NULL : PyObject_CallNoArgs(get_running_loop);
     if (loop != NULL && loop != Py_None)

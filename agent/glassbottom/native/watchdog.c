@@ -85,8 +85,7 @@ look(uint64_t now)
     bool missing = gb_blocks_review_nopy(now, &held);
     /* Asking needs no GIL. It may be refused, when too many wait, and the next look asks again. At the end of the
      * interpreter there is nobody to ask. */
-    if (held && !gb_finalizing_nopy() && !atomic_exchange(&main_thread_asked, true)
-        && Py_AddPendingCall(capture_in_main_thread, NULL) != 0)
+    if (held && !atomic_exchange(&main_thread_asked, true) && !gb_ask_main_thread_nopy(capture_in_main_thread))
         atomic_store(&main_thread_asked, false);
     return missing;
 }
@@ -180,6 +179,8 @@ native_run_watchdog(PyObject *self, PyObject *arg)
         PyErr_SetString(PyExc_RuntimeError, "run_watchdog() is running in another thread already.");
         return NULL;
     }
+    if (gb_fork_install() < 0)
+        return NULL;
     if (!conditions_ready)
         init_conditions();
     watchdog_running = true;
@@ -264,6 +265,8 @@ native_run_clock(PyObject *self, PyObject *arg)
         PyErr_SetString(PyExc_RuntimeError, "run_clock() is running in another thread already.");
         return NULL;
     }
+    if (gb_fork_install() < 0)
+        return NULL;
     if (!conditions_ready)
         init_conditions();
     clock_running = true;
