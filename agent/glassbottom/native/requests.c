@@ -122,7 +122,7 @@ write_down(request *r, PyObject *error)
 static int
 end(request *r, PyObject *error)
 {
-    if (r->base.done || r->desk == NULL)
+    if (r == NULL || r->base.done || r->desk == NULL) /* NULL: collected, and called by a finalizer */
         return 0;
     r->base.done = 1;
     int status = !is_set(r->otel) && write_down(r, error) < 0 ? gb_span_report(&r->desk->desk, "spans.request") : 0;
@@ -134,9 +134,12 @@ end(request *r, PyObject *error)
 static PyObject *
 close_request(request *r)
 {
+    PyObject *type, *value, *trace;
     int status = end(r, NULL);
-    if (r->desk != NULL)
+    PyErr_Fetch(&type, &value, &trace);
+    if (r != NULL && r->desk != NULL)
         gb_span_leave(&r->desk->desk, &r->base);
+    PyErr_Restore(type, value, trace);
     return status < 0 ? NULL : Py_NewRef(Py_None);
 }
 
@@ -377,18 +380,18 @@ desk_begin(PyObject *self, PyObject *const *args, Py_ssize_t n)
     return r == NULL && !failed ? Py_NewRef(Py_None) : (PyObject *)r;
 }
 
-/* The name of a request of this scope, borrowed; NULL for what is none. */
+/* The name of a request of this scope, a new reference; NULL for what is none. */
 static PyObject *
 method_of(request_desk *d, PyObject *scope)
 {
     PyObject *kind = PyDict_GetItemWithError(scope, str_type);
     if (is_text(kind, str_websocket))
-        return str_ws;
+        return Py_NewRef(str_ws);
     if (!is_text(kind, str_http))
         return NULL;
     PyObject *method = PyDict_GetItemWithError(scope, str_method);
     bool is_known = method != NULL && PyUnicode_CheckExact(method) && PySet_Contains(d->methods, method) > 0;
-    return is_known ? method : d->other_method;
+    return Py_NewRef(is_known ? method : d->other_method);
 }
 
 /* open(scope, send) */
@@ -408,10 +411,12 @@ desk_open(PyObject *self, PyObject *const *args, Py_ssize_t n)
     }
     /* The door first: once the request has begun, nothing may fail. */
     door *opened = (door *)door_type->tp_alloc(door_type, 0);
+    bool failed = false;
+    if (opened != NULL)
+        opened->request = begin(d, method, args[0], false, &failed);
+    Py_DECREF(method);
     if (opened == NULL)
         return NULL;
-    bool failed;
-    opened->request = begin(d, method, args[0], false, &failed);
     if (opened->request == NULL) {
         Py_DECREF(opened);
         return failed ? NULL : Py_NewRef(Py_None);

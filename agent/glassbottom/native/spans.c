@@ -223,6 +223,20 @@ fill(listener *l, gb_span_record *r, PyObject *span, PyObject *const *field)
     return PyErr_Occurred() ? -1 : PyDict_SetItem(l->records, span_id, (PyObject *)r);
 }
 
+/* Beside an exception: takes back what fill() has done so far. */
+static void
+abandon(listener *l, gb_span_record *r)
+{
+    PyObject *type, *value, *trace;
+    PyErr_Fetch(&type, &value, &trace);
+    gb_span_record *above = gb_span_as_record(r->above);
+    if (above != NULL && above->children > 0)
+        above->children--;
+    r->done = 1;
+    gb_span_leave(&l->desk, r);
+    PyErr_Restore(type, value, trace);
+}
+
 /* on_start(span, parent_context=None) */
 static PyObject *
 listener_start(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *keywords)
@@ -230,7 +244,7 @@ listener_start(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *ke
     (void)keywords;
     listener *l = (listener *)self;
     PyObject *field[START_FIELDS];
-    if (n < 1)
+    if (n < 1 || l->records == NULL) /* NULL: collected, and called by a finalizer */
         Py_RETURN_NONE;
     PyObject *made = NULL;
     int status = read_fields(args[0], start_fields, field, START_FIELDS);
@@ -238,9 +252,10 @@ listener_start(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *ke
         status = gb_span_call_host(&l->desk, "make_room", NULL);
     if (status == 0)
         made = gb_span_record_type->tp_alloc(gb_span_record_type, 0);
-    status = made == NULL || fill(l, (gb_span_record *)made, args[0], field) < 0
-                 ? gb_span_report(&l->desk, "spans.start")
-                 : 0;
+    if (made != NULL && (status = fill(l, (gb_span_record *)made, args[0], field)) < 0)
+        abandon(l, (gb_span_record *)made);
+    if (made == NULL || status < 0)
+        status = gb_span_report(&l->desk, "spans.start");
     Py_XDECREF(made);
     release_fields(field, START_FIELDS);
     return status < 0 ? NULL : Py_NewRef(Py_None);
@@ -376,6 +391,8 @@ listener_end(PyObject *self, PyObject *span)
     listener *l = (listener *)self;
     PyObject *field[END_FIELDS];
     gb_span_record *r = NULL;
+    if (l->records == NULL)
+        Py_RETURN_NONE;
     int status = read_fields(span, end_fields, field, END_FIELDS);
     if (status == 0 && (r = take(l, field[END_CONTEXT])) != NULL)
         status = finish(l, r, span, field);

@@ -147,8 +147,9 @@ class Ledger:
         found: list[tuple[int, int, Observation]] = []
         touched, self._touched = self._touched, set()
         for name in touched:
-            while name.exemplars:
-                found.append(heapq.heappop(name.exemplars))
+            # Taken away whole: whoever is adding to it must not find it empty in between.
+            held, name.exemplars = name.exemplars, []
+            found += held
         told = heapq.nlargest(EXEMPLARS_MAX, found)
         self.exemplars_dropped += len(found) - len(told)
         for _, _, seen in told:
