@@ -3,8 +3,8 @@
 One process lives through as many readings, new names, tasks, threads, routes and functions as a busy service sees in a
 day: all intervals are a hundredth of what they are by default. It makes more names than any table holds. At the end its
 resident memory may not have grown since a fifth of the time had passed, beyond what the same process without the agent
-grows meanwhile (CPython keeps about 100 bytes of every function made by exec) and what the noise of readings explains; and
-every table that has a bound must show it, with a counter of what did not fit. The last line is one JSON object.
+grows meanwhile (CPython keeps about 100 bytes of each function made by exec) and what the noise of readings explains.
+Every table that has a bound must show it, with a counter of what did not fit. The last line is one JSON object.
 
 python -m tests.bench.day --minutes 14.4
 """

@@ -25,7 +25,8 @@ typedef struct {
     bool gil_held, late, captured;
     bool end_unseen; /* nobody will tell when */
     uint32_t record, function, label, count;
-    uint64_t seq, serial, start_ns, noticed_ns, duration_ns;
+    uint64_t seq, start_ns, noticed_ns, duration_ns;
+    uint32_t serial;
     int64_t at_ns;
     unsigned long thread;
     PyCodeObject *code; /* strong, once there */
@@ -85,7 +86,7 @@ gil_is_held(const block *b, uint64_t now)
 }
 
 void
-gb_block_end(uint32_t record, uint64_t seq, uint64_t start_ns, uint64_t busy_ns, uint32_t function, uint64_t serial)
+gb_block_end(uint32_t record, uint64_t seq, uint64_t start_ns, uint64_t busy_ns, uint32_t function, uint32_t serial)
 {
     PyCodeObject *code = gb_step_function_code(function, serial);
     uint64_t now = gb_monotonic_ns();
@@ -116,7 +117,7 @@ gb_block_notice_nopy(uint32_t record, uint64_t threshold_ns, uint64_t now)
         return false;
     pthread_mutex_lock(&mutex);
     uint32_t function = atomic_load_explicit(&r->function, memory_order_relaxed);
-    uint64_t serial = atomic_load_explicit(&r->serial, memory_order_relaxed);
+    uint32_t serial = atomic_load_explicit(&r->serial, memory_order_relaxed);
     atomic_thread_fence(memory_order_acquire);
     /* A step changes seq before it closes its block: so if seq still stands here, it will find what is opened now. */
     bool same = atomic_load_explicit(&r->seq, memory_order_relaxed) == seq;

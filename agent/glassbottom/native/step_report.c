@@ -110,8 +110,8 @@ native_steps_statistics(PyObject *self, PyObject *args)
         threads += atomic_load(&gb_step_records[i].used) != 0;
     return Py_BuildValue(
         "{s:i,s:K,s:I,s:I,s:K,s:I,s:I,s:K,s:I,s:I,s:K,s:K,s:K,s:n}", "state", (int)atomic_load(&gb_steps_counting),
-        "steps", (unsigned long long)gb_steps_counted, "threads", threads, "threads_max", GB_STEP_THREADS_MAX,
-        "threads_dropped", (unsigned long long)gb_step_threads_dropped, "coroutines",
+        "steps", (unsigned long long)(gb_steps_counted + gb_steps_ended_used), "threads", threads, "threads_max",
+        GB_STEP_THREADS_MAX, "threads_dropped", (unsigned long long)gb_step_threads_dropped, "coroutines",
         (unsigned int)gb_step_coroutines_used, "coroutines_max", GB_STEP_COROUTINES_MAX, "coroutines_dropped",
         (unsigned long long)gb_step_coroutines_dropped, "functions", (unsigned int)gb_step_functions_used,
         "functions_max", GB_STEP_FUNCTIONS_MAX, "functions_dropped", (unsigned long long)gb_step_functions_dropped,

@@ -24,7 +24,10 @@ uint64_t gb_step_functions_dropped, gb_step_coroutines_dropped, gb_step_thrown;
 
 static uint16_t function_index[INDEX_SLOTS];
 static uint32_t free_from = 1; /* no number below is free */
-static uint64_t serials;       /* goes on after a fork and a restart */
+static uint32_t serials;       /* goes on after a fork and a restart; 0 is none */
+
+gb_step_ended gb_steps_ended[GB_STEPS_ENDED_MAX];
+uint32_t gb_steps_ended_used;
 static gb_step_coroutine *coroutines;
 static size_t endings_used;
 
@@ -79,9 +82,11 @@ gb_step_function_of(PyCodeObject *code)
     }
     while (free_from <= GB_STEP_FUNCTIONS_MAX && gb_step_functions[free_from] != NULL)
         free_from++;
-    gb_step_function *f = free_from > GB_STEP_FUNCTIONS_MAX ? NULL : calloc(1, sizeof(*f));
+    /* What every step writes is the row's first line. */
+    gb_step_function *f = free_from > GB_STEP_FUNCTIONS_MAX ? NULL : aligned_alloc(64, (sizeof(*f) + 63) / 64 * 64);
     if (f == NULL)
         return 0;
+    memset(f, 0, sizeof(*f));
     Py_INCREF(code);
     f->code = code;
     f->serial = ++serials;
@@ -93,10 +98,31 @@ gb_step_function_of(PyCodeObject *code)
 }
 
 PyCodeObject *
-gb_step_function_code(uint32_t function, uint64_t serial)
+gb_step_function_code(uint32_t function, uint32_t serial)
 {
     gb_step_function *f = function > GB_STEP_FUNCTIONS_MAX ? NULL : gb_step_functions[function];
     return f != NULL && f->serial == serial ? f->code : NULL;
+}
+
+void
+gb_steps_settle(uint64_t used_ns)
+{
+    uint32_t used = gb_steps_ended_used;
+    gb_steps_ended_used = 0;
+    gb_steps_counted += used;
+    for (uint32_t i = 0; i < used; i++) {
+        const gb_step_ended *e = &gb_steps_ended[i];
+        gb_step_function *f = gb_step_functions[e->function / 2];
+        if (f == NULL || f->serial != e->serial)
+            continue;
+        f->steps++;
+        f->bare_yields += e->function & 1;
+        f->busy_ns += e->busy_ns;
+        f->used_ns = used_ns;
+        if (e->busy_ns > f->step_ns_max)
+            f->step_ns_max = e->busy_ns;
+        f->histogram.counts[gb_bucket_nopy(e->busy_ns)]++;
+    }
 }
 
 static void
@@ -149,7 +175,13 @@ gb_step_coroutine_add(const void *coroutine, uint32_t function, uint64_t now, bo
     if (function != 0)
         gb_step_functions[function]->coroutines++;
     gb_step_coroutine *c = &coroutines[i];
-    *c = (gb_step_coroutine){.coroutine = coroutine, .first_ns = now, .function = (uint16_t)function, .late = late};
+    const gb_step_function *f = gb_step_functions[function];
+    *c = (gb_step_coroutine){.coroutine = coroutine,
+                             .first_ns = now,
+                             .function = (uint16_t)function,
+                             .late = late,
+                             .serial = f == NULL ? 0 : f->serial,
+                             .code = f == NULL ? NULL : f->code};
     return c;
 }
 
@@ -288,6 +320,7 @@ gb_step_functions_take(bool all)
         return PyErr_NoMemory();
     }
     uint64_t now = gb_monotonic_ns();
+    gb_steps_settle(now);
     for (uint32_t i = 1; i <= GB_STEP_FUNCTIONS_MAX; i++) {
         if (gb_step_functions[i] == NULL)
             continue;
@@ -323,6 +356,10 @@ gb_step_functions_take(bool all)
 void
 gb_step_tables_forget(bool child)
 {
+    if (child)
+        gb_steps_ended_used = 0;
+    else
+        gb_steps_settle(gb_monotonic_ns());
     for (uint32_t i = 1; i <= GB_STEP_FUNCTIONS_MAX; i++) {
         if (gb_step_functions[i] == NULL)
             continue;

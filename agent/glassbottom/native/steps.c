@@ -40,14 +40,12 @@ _Atomic uint32_t gb_step_records_used;
 atomic_bool gb_steps_counting;
 
 uint64_t gb_steps_counted, gb_step_threads_dropped;
-static uint64_t generation; /* steps that began in another are not counted: the tables were emptied meanwhile */
 
 #ifndef GB_UNSUPPORTED
 
 typedef struct {
     gb_step_record *record;
-    const void *outermost; /* address of the gb_step of the step that runs */
-    uint32_t refused;      /* steps left before a record is asked for again */
+    uint32_t refused; /* steps left before a record is asked for again */
 } step_thread;
 static __thread step_thread this_thread;
 
@@ -55,19 +53,27 @@ static __thread step_thread this_thread;
 typedef struct {
     PyObject *coroutine;
     gb_step_coroutine *row; /* a guess: the table may have been rearranged */
-    step_thread *thread;
-    uint64_t start_ns, start_ticks, seq, serial, generation;
-    uint32_t function;
+    gb_step_record *record;
+    uint64_t start_ns, start_ticks, seq, generation;
+    uint32_t function, serial;
     bool nested;
 } step;
 
 typedef PyObject *(*throw_function)(PyObject *, PyObject *const *, Py_ssize_t);
 
-static sendfunc original_send; /* set once, before the wrapper is in place */
+/* What every step reads is one line of memory. With the GIL. */
+static struct {
+    _Alignas(64) sendfunc original_send; /* set once, before the wrapper is in place */
+    PyInterpreterState *main_interpreter;
+    uint64_t generation; /* steps that began in another are not counted: the tables were emptied meanwhile */
+    /* The thread that stepped last, by the number of its state, which no other ever has (0: none), and its record. Most
+     * programs have one loop, and asking for a thread's own memory is a call. */
+    uint64_t last_thread;
+    gb_step_record *last_record;
+} hot;
 static throw_function original_throw;
 static PyMethodDef *replaced_throw; /* NULL: the original is in place */
-static PyInterpreterState *main_interpreter;
-static bool left_in_chain; /* somebody sits above us, and calls us */
+static bool left_in_chain;          /* somebody sits above us, and calls us */
 
 /* ---- coroutines, from inside ------------------------------------------------------------------------------------- */
 
@@ -110,6 +116,7 @@ give_back_record(void *p)
 {
     gb_step_record *r = p;
     this_thread.record = NULL;
+    r->outermost = NULL;
     uint64_t seq = atomic_load(&r->seq);
     atomic_store(&r->seq, seq + (seq & 1));
     atomic_store(&r->used, 0);
@@ -118,6 +125,8 @@ give_back_record(void *p)
 static gb_step_record *
 take_record(step_thread *thread)
 {
+    if (thread->record != NULL)
+        return thread->record;
     if (thread->refused != 0) {
         thread->refused--;
         gb_step_threads_dropped++;
@@ -133,6 +142,7 @@ take_record(step_thread *thread)
             break;
         }
         r->coroutine = NULL; /* of a thread that ended inside a step: that one is leaked */
+        r->outermost = NULL;
         r->look_ns = 0;
         atomic_store(&r->thread, PyThread_get_thread_ident());
         if (i >= atomic_load(&gb_step_records_used))
@@ -151,22 +161,22 @@ static inline void
 find_row(step *s, bool created)
 {
     gb_step_coroutine *c = gb_step_coroutine_find(s->coroutine);
-    gb_step_function *f = c == NULL ? NULL : gb_step_functions[c->function];
-    if (GB_UNLIKELY(c != NULL && (created || (f != NULL && f->code != code_of(s->coroutine))))) {
+    if (GB_UNLIKELY(c != NULL && (created || (c->code != NULL && c->code != code_of(s->coroutine))))) {
         /* Another one lived at this address, and ended where no step is seen: closed, or dropped. */
         gb_step_coroutine_end(c, GB_ENDED_THROWN, c->end_ns > c->first_ns ? c->end_ns : c->first_ns);
         c = NULL;
     }
     if (GB_LIKELY(c != NULL)) {
         s->function = c->function;
+        s->serial = c->serial;
     } else {
         s->function = gb_step_function_of(code_of(s->coroutine));
         gb_step_functions_dropped += s->function == 0;
         c = gb_step_coroutine_add(s->coroutine, s->function, s->start_ns, !created);
         gb_step_coroutines_dropped += c == NULL;
-        f = gb_step_functions[s->function];
+        const gb_step_function *f = gb_step_functions[s->function];
+        s->serial = f == NULL ? 0 : f->serial;
     }
-    s->serial = f == NULL ? 0 : f->serial;
     s->row = c;
     if (GB_LIKELY(c != NULL))
         c->start_ns = s->start_ns;
@@ -185,7 +195,7 @@ begin_nested(step *s, int state, bool by_throw)
 {
 #if PY_VERSION_HEX >= 0x030C0000
     s->nested = true;
-    s->generation = generation;
+    s->generation = hot.generation;
     s->row = NULL;
     bool created = state == FRAME_CREATED && !by_throw;
     if (!created)
@@ -213,6 +223,17 @@ forget_lost_step(gb_step_record *r)
     PyErr_Restore(type, value, traceback);
 }
 
+static __attribute__((noinline)) gb_step_record *
+record_of(const PyThreadState *ts)
+{
+    gb_step_record *r = take_record(&this_thread);
+    if (r != NULL) {
+        hot.last_thread = ts->id;
+        hot.last_record = r;
+    }
+    return r;
+}
+
 /* False: pass through. */
 static inline bool
 begin(step *s, PyObject *coroutine, bool by_throw)
@@ -220,25 +241,24 @@ begin(step *s, PyObject *coroutine, bool by_throw)
     if (GB_UNLIKELY(!atomic_load_explicit(&gb_steps_counting, memory_order_relaxed)))
         return false;
     PyThreadState *ts = PyThreadState_Get();
-    if (GB_UNLIKELY(ts->interp != main_interpreter))
+    if (GB_UNLIKELY(ts->interp != hot.main_interpreter))
         return false;
     int state = frame_state(coroutine);
     if (GB_UNLIKELY(state >= FRAME_EXECUTING))
         return false; /* an error of the caller's; nothing will run */
     s->coroutine = coroutine;
-    step_thread *thread = &this_thread;
-    gb_step_record *r = thread->record;
-    if (thread->outermost != NULL) {
+    gb_step_record *r = GB_LIKELY(hot.last_thread == ts->id) ? hot.last_record : record_of(ts);
+    if (GB_UNLIKELY(r == NULL))
+        return false;
+    if (r->outermost != NULL) {
         /* Stacks grow down. */
-        if (GB_LIKELY((uintptr_t)s < (uintptr_t)thread->outermost && r != NULL && r->coroutine != NULL
+        if (GB_LIKELY((uintptr_t)s < (uintptr_t)r->outermost && r->coroutine != NULL
                       && frame_state(r->coroutine) == FRAME_EXECUTING))
             return begin_nested(s, state, by_throw);
-        thread->outermost = NULL;
+        r->outermost = NULL;
     }
     if (GB_UNLIKELY(by_throw && state == FRAME_CREATED))
         return false; /* ends where it would have begun, and has never run */
-    if (GB_UNLIKELY(r == NULL && (r = take_record(thread)) == NULL))
-        return false;
     if (GB_UNLIKELY(r->coroutine != NULL))
         forget_lost_step(r);
     s->start_ns = gb_step_clock_now(&s->start_ticks);
@@ -250,11 +270,11 @@ begin(step *s, PyObject *coroutine, bool by_throw)
         s->start_ns = gb_step_clock_now(&s->start_ticks);
     }
     s->nested = false;
-    s->generation = generation;
-    s->thread = thread;
+    s->generation = hot.generation;
+    s->record = r;
     find_row(s, state == FRAME_CREATED);
     s->seq = atomic_load_explicit(&r->seq, memory_order_relaxed) + 1;
-    thread->outermost = s;
+    r->outermost = s;
     r->coroutine = Py_NewRef(coroutine);
     /* Whoever reads one of these sees that the step before has ended. */
     atomic_thread_fence(memory_order_release);
@@ -288,7 +308,7 @@ status_of(unsigned outcome)
 static void
 finish_nested(step *s, unsigned outcome)
 {
-    if (s->generation != generation)
+    if (s->generation != hot.generation)
         return;
     gb_step_coroutine *c = gb_step_coroutine_find(s->coroutine);
     if (c == NULL)
@@ -309,17 +329,16 @@ finish(step *s, unsigned outcome)
     }
     uint64_t busy = gb_step_clock_since(s->start_ns, s->start_ticks);
     uint64_t end_ns = s->start_ns + busy;
-    step_thread *thread = s->thread;
-    gb_step_record *r = thread->record;
-    bool ours = r != NULL && atomic_load_explicit(&r->seq, memory_order_relaxed) == s->seq;
+    gb_step_record *r = s->record;
+    bool ours = atomic_load_explicit(&r->seq, memory_order_relaxed) == s->seq;
     PyObject *held = NULL;
     if (GB_LIKELY(ours)) {
         held = r->coroutine;
         r->coroutine = NULL;
         atomic_store_explicit(&r->seq, s->seq + 1, memory_order_release);
-        thread->outermost = NULL;
+        r->outermost = NULL;
     }
-    if (GB_LIKELY(s->generation == generation)) {
+    if (GB_LIKELY(s->generation == hot.generation)) {
         gb_step_coroutine *c = row_of(s);
         if (GB_LIKELY(c != NULL)) {
             c->end_ns = end_ns;
@@ -327,18 +346,13 @@ finish(step *s, unsigned outcome)
             c->steps++;
             c->bare_yields += outcome == YIELDED_NOTHING;
         }
-        gb_step_function *f = gb_step_functions[s->function];
         /* A step that another thread of control ran over has no time of its own. */
-        if (GB_LIKELY(f != NULL && f->serial == s->serial && ours)) {
-            f->steps++;
-            f->bare_yields += outcome == YIELDED_NOTHING;
-            f->busy_ns += busy;
-            f->used_ns = end_ns;
-            if (busy > f->step_ns_max)
-                f->step_ns_max = busy;
-            f->histogram.counts[gb_bucket_nopy(busy)]++;
+        if (GB_LIKELY(ours)) {
+            gb_steps_ended[gb_steps_ended_used++] =
+                (gb_step_ended){busy, s->function * 2 + (outcome == YIELDED_NOTHING), s->serial};
+            if (GB_UNLIKELY(gb_steps_ended_used == GB_STEPS_ENDED_MAX))
+                gb_steps_settle(end_ns);
         }
-        gb_steps_counted += ours;
         if (outcome >= RETURNED && c != NULL)
             gb_step_coroutine_end(c, status_of(outcome), end_ns);
         if (GB_UNLIKELY(ours && busy >= atomic_load_explicit(&gb_blocked_ns, memory_order_relaxed)))
@@ -352,8 +366,8 @@ send_step(PyObject *coroutine, PyObject *arg, PyObject **result)
 {
     step s;
     if (!begin(&s, coroutine, false))
-        return original_send(coroutine, arg, result);
-    PySendResult outcome = original_send(coroutine, arg, result);
+        return hot.original_send(coroutine, arg, result);
+    PySendResult outcome = hot.original_send(coroutine, arg, result);
     finish(&s, outcome == PYGEN_NEXT     ? (*result == Py_None ? YIELDED_NOTHING : YIELDED)
                : outcome == PYGEN_RETURN ? RETURNED
                                          : FAILED);
@@ -404,7 +418,7 @@ put_in_place(void)
         return "Coroutines of this Python have no am_send: their steps cannot be seen.";
     if (slots->am_send != send_step) {
         if (slots->am_send == theirs) {
-            original_send = theirs;
+            hot.original_send = theirs;
             slots->am_send = send_step;
         } else if (!left_in_chain) {
             return "Another tool has replaced am_send of the coroutine type: stop it, or start glassbottom before it.";
@@ -424,10 +438,10 @@ put_in_place(void)
 static void
 take_away(void)
 {
-    if (original_send == NULL)
+    if (hot.original_send == NULL)
         return;
     if (PyCoro_Type.tp_as_async->am_send == send_step)
-        PyCoro_Type.tp_as_async->am_send = original_send;
+        PyCoro_Type.tp_as_async->am_send = hot.original_send;
     else
         left_in_chain = true;
     if (replaced_throw != NULL && replaced_throw->ml_meth == (PyCFunction)(void (*)(void))throw_step) {
@@ -444,12 +458,13 @@ at_exit(void)
 {
     gb_watchdog_python_ended(); /* before its thread sees that nobody counts */
     atomic_store(&gb_steps_counting, false);
-    generation++;
+    hot.generation++;
     take_away();
     gb_step_tables_forget(true);
     gb_blocks_forget(false);
     exit_ready = false;
     gb_step_loops_forget(false);
+    hot.last_thread = 0;
 }
 
 int
@@ -466,8 +481,8 @@ gb_steps_start(void)
         return -1;
     if (!exit_ready && Py_AtExit(at_exit) == 0)
         exit_ready = true;
-    main_interpreter = PyInterpreterState_Main();
-    generation++;
+    hot.main_interpreter = PyInterpreterState_Main();
+    hot.generation++;
     gb_step_tables_forget(false);
     Py_XDECREF(gb_step_functions_take(true)); /* of the time before */
     PyErr_Clear();
@@ -492,7 +507,7 @@ gb_steps_stop(void)
     if (!atomic_load(&gb_steps_counting))
         return;
     atomic_store(&gb_steps_counting, false);
-    generation++;
+    hot.generation++;
     take_away();
     gb_step_tables_forget(false);
     gb_step_loops_forget(true);
@@ -529,7 +544,7 @@ gb_steps_after_fork_child(void)
 {
 #ifndef GB_UNSUPPORTED
     atomic_store(&gb_steps_counting, false);
-    generation++;
+    hot.generation++;
     for (uint32_t i = 0; i < GB_STEP_THREADS_MAX; i++) {
         gb_step_record *r = &gb_step_records[i];
         r->look_ns = 0;

@@ -81,7 +81,7 @@ typedef struct {
 
 typedef struct {
     PyCodeObject *code; /* strong */
-    uint64_t serial;    /* never used twice: whether a number still means the same function */
+    uint32_t serial;    /* never used twice: whether a number still means the same function */
     uint32_t coroutines;
     uint64_t used_ns; /* of its last step */
     uint64_t steps, bare_yields, busy_ns, step_ns_max;
@@ -94,10 +94,24 @@ typedef struct {
     uint64_t first_ns, start_ns, end_ns, busy_ns;
     uint32_t steps, bare_yields;
     uint16_t function;
-    bool late; /* it was not met at its first step: how long it has lived is not known */
-    bool kept; /* scratch of reconciling */
-    uint64_t padding;
+    bool late;        /* it was not met at its first step: how long it has lived is not known */
+    bool kept;        /* scratch of reconciling */
+    uint32_t serial;  /* of its function */
+    const void *code; /* likewise; only compared */
 } gb_step_coroutine;
+
+/* Steps that have ended and are not yet in their function's row: one line of memory for four steps, where the row, its
+ * histogram and the tables that find a bucket are six for each. */
+typedef struct {
+    uint64_t busy_ns;
+    uint32_t function; /* twice the number, and 1 more for a bare yield */
+    uint32_t serial;
+} gb_step_ended;
+#define GB_STEPS_ENDED_MAX 64u
+extern gb_step_ended gb_steps_ended[GB_STEPS_ENDED_MAX];
+extern uint32_t gb_steps_ended_used;
+/* Puts them there. used_ns: about when they ended. */
+void gb_steps_settle(uint64_t used_ns);
 
 extern gb_step_function *gb_step_functions[GB_STEP_FUNCTIONS_MAX + 1];
 extern uint32_t gb_step_functions_used, gb_step_coroutines_used;
@@ -107,7 +121,7 @@ int gb_step_tables_map(void); /* -1 with an exception */
 /* Its number, made on first use; 0 when there is no room. Sets no exception and runs no Python code. */
 uint32_t gb_step_function_of(PyCodeObject *code);
 /* Its code, or NULL when the number now means another or nothing. Borrowed: good until the GIL is given up. */
-PyCodeObject *gb_step_function_code(uint32_t function, uint64_t serial);
+PyCodeObject *gb_step_function_code(uint32_t function, uint32_t serial);
 gb_step_coroutine *gb_step_coroutine_find(const void *coroutine);
 gb_step_coroutine *gb_step_coroutine_add(const void *coroutine, uint32_t function, uint64_t now, bool late);
 /* Takes it out of the table and counts its life, unless it was met late. Moves others: earlier pointers are void. */
@@ -126,15 +140,19 @@ size_t gb_step_tables_bytes(void);
 #define GB_STEP_THREADS_MAX 256u
 
 typedef struct {
-    _Atomic uint64_t seq; /* odd: a step runs, and the rest is its; changes only in its own thread, with the GIL */
+    /* What every step writes is one line of memory. */
+    _Alignas(
+        64) _Atomic uint64_t seq; /* odd: a step runs, and the rest is its; changes only in its own thread, with the
+                                          GIL */
     _Atomic uint64_t start_ns;
-    _Atomic uint64_t serial;
-    _Atomic uint32_t function;
-    _Atomic uint32_t used;          /* by a thread that lives */
-    _Atomic unsigned long thread;   /* as threading.get_ident() */
     _Atomic(PyThreadState *) state; /* never dereferenced before it was found among the living */
-    PyObject *coroutine;            /* strong while the step runs; with the GIL only */
-    uint64_t look_ns;               /* when to look for a new event loop */
+    _Atomic uint32_t serial;
+    _Atomic uint32_t function;
+    PyObject *coroutine;          /* strong while the step runs; with the GIL only */
+    const void *outermost;        /* address of the step that runs; in its own thread only */
+    uint64_t look_ns;             /* when to look for a new event loop */
+    _Atomic unsigned long thread; /* as threading.get_ident() */
+    _Atomic uint32_t used;        /* by a thread that lives */
 } gb_step_record;
 /* Threads that are gone give theirs back, memory never goes: whoever reads needs no lock. */
 extern gb_step_record gb_step_records[GB_STEP_THREADS_MAX];
@@ -170,7 +188,7 @@ bool gb_blocks_review_nopy(uint64_t now, bool *held);
 /* After the step was taken back from the record, in its own thread, without giving up the GIL in between. Runs no
  * Python code and leaves exceptions alone. */
 void gb_block_end(uint32_t record, uint64_t seq, uint64_t start_ns, uint64_t busy_ns, uint32_t function,
-                  uint64_t serial);
+                  uint32_t serial);
 /* Takes the stack of every block that goes on and has none. Runs no Python code. */
 void gb_blocks_capture(uint64_t now);
 PyObject *gb_blocks_take(void); /* as of _native.blocks_take() */
