@@ -58,7 +58,7 @@ def http_address(endpoint: str) -> str:
 
 def _exporter(endpoint: str) -> Any:
     if uses_grpc(endpoint):
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter  # type: ignore[import-not-found, unused-ignore]
 
         parts = urlsplit(endpoint if "://" in endpoint else f"//{endpoint}")
         return GrpcExporter(endpoint=parts.netloc, insecure=parts.scheme != "grpcs")
