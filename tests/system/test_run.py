@@ -82,6 +82,17 @@ def test_programs_started_by_the_program_are_watched_once_each(double: IngestDou
     assert {s.hello.process.service for s in double.sessions} == {"family"}
 
 
+def test_a_run_on_its_way_to_its_command_is_not_watched(double: IngestDouble):
+    """However long it takes: here the command it looks for comes late."""
+    inner = f"import runpy, sys, time; time.sleep(0.6); sys.argv = ['run', '--', sys.executable, '-c', {WAIT!r}]; "
+    inner += "runpy.run_module('glassbottom.run', run_name='__main__')"
+    for line in (["-m", "glassbottom.run"], ["-c", inner, "-m", "glassbottom.run"]):
+        rest = ["--", sys.executable, "-c", WAIT] if line[0] == "-m" else []
+        done = run(double.endpoint, "--service", "late", "--", sys.executable, *line, *rest)
+        assert done.returncode == 0, done.stderr
+    assert len(double.pids()) == len(double.instance_ids()) == 2
+
+
 def test_an_init_in_the_program_itself_wins(double: IngestDouble):
     code = f"import glassbottom; glassbottom.init(service='named-in-code'); {WAIT}"
     done = run(double.endpoint, "--", sys.executable, "-c", code)

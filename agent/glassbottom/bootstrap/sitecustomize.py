@@ -5,6 +5,7 @@ if we were not there. Nothing that goes wrong here may keep the interpreter from
 """
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 
@@ -22,9 +23,20 @@ def _run_the_next_one() -> None:
         spec.loader.exec_module(module)
 
 
+def _is_of_no_interest() -> bool:
+    """A helper of the standard library's, or a `glassbottom run` that is about to become its command."""
+    line = sys.orig_argv
+    if any("multiprocessing.resource_tracker" in argument for argument in line):
+        return True
+    pairs = pairwise(line)
+    return any(
+        pair == ("-m", "glassbottom.run") or (Path(pair[0]).name, pair[1]) == ("glassbottom", "run") for pair in pairs
+    )
+
+
 def _start() -> None:
-    if any("multiprocessing.resource_tracker" in argument for argument in sys.orig_argv):
-        return  # a helper of the standard library's, of interest to nobody
+    if _is_of_no_interest():
+        return
     try:
         from glassbottom import _switch
 
