@@ -22,6 +22,8 @@ from tests.support.query_double import Answers, serving
 from tests.support.terminal import become_terminal
 from tests.support.watching import PANELS, Panel, answered, app_for, running, screen
 
+pytestmark = pytest.mark.once  # Textual's pilot waits for screens, and what they show does not depend on the version
+
 
 @pytest.fixture
 def answers() -> Answers:

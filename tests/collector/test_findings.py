@@ -32,6 +32,9 @@ from tests.support.told import (
 )
 from tests.support.wrong import TIMES, WINDOW, findings, looks_of, noticed, steady_leak, the_finding
 
+pytestmark = pytest.mark.once  # arithmetic over long series, and what they show does not depend on the version
+
+
 COROUTINE, FUNCTION = OperationKind.COROUTINE, OperationKind.FUNCTION
 POOL = Frame("_worker", "/usr/lib/python3.12/concurrent/futures/thread.py", 69)
 FDS, THREADS = "glassbottom.fd.count", "glassbottom.thread.count"

@@ -10,6 +10,9 @@ from glassbottom_collector.findings.growth import READINGS_MIN, Readings, after_
 
 from tests.support.count_curves import BENIGN, LEAKING, RAMP, readings
 
+pytestmark = pytest.mark.once  # arithmetic over long series, and what they show does not depend on the version
+
+
 # What the test programs give in ten seconds, what a service gives in ten minutes, and in an hour.
 WINDOWS = {"10 s": np.arange(20) * 0.5, "10 min": np.arange(60) * 10.0, "1 h": np.arange(180) * 20.0}
 COLUMNS = 40

@@ -27,6 +27,9 @@ from tests.support.told import (
 )
 from tests.support.wrong import TIMES, WINDOW, evidence, findings, looks_of, noticed, steady_leak, the_finding
 
+pytestmark = pytest.mark.once  # arithmetic over long series, and what they show does not depend on the version
+
+
 # --- Loops ---
 
 

@@ -16,6 +16,9 @@ from tests.support.cli import Cli
 from tests.support.schemas import validate_strictly
 from tests.support.watching import PANELS, Panel, app_for, running, screen
 
+pytestmark = pytest.mark.once  # a real service runs for seconds, and what they show does not depend on the version
+
+
 FINDING = 3
 
 
