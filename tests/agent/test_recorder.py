@@ -28,19 +28,20 @@ def within_each_line(function: Any, also: Callable[[], None]) -> Callable[[Frame
 
 
 def test_a_finalizer_that_is_timed_may_run_while_a_name_is_made() -> None:
-    recorder = Recorder(_native.OperationTable(1024))
+    table = _native.OperationTable(1024)
+    recorder = Recorder(table)
     made: list[Key] = []
 
     def also() -> None:
         made.append(Key(FUNCTION, f"finalizer {len(made)}"))
-        recorder.record(recorder.slot(made[-1]), 1)
+        table.record(recorder.slot(made[-1]), 1)
 
     def work() -> None:
         sys.settrace(within_each_line(Recorder._new, also))
         try:
             for i in range(20):
                 made.append(Key(FUNCTION, f"function {i}"))
-                recorder.record(recorder.slot(made[-1]), 1)
+                table.record(recorder.slot(made[-1]), 1)
         finally:
             sys.settrace(None)
 
@@ -80,11 +81,12 @@ def test_what_a_collection_records_while_rows_are_taken_is_taken_once() -> None:
 
 @pytest.mark.parametrize("names", [2000])
 def test_however_many_threads_make_names_there_is_a_bound_and_every_row_has_its_own(names: int) -> None:
-    recorder = Recorder(_native.OperationTable(256), slots_max=256)
+    table = _native.OperationTable(256)
+    recorder = Recorder(table, slots_max=256)
 
     def work() -> None:
         for i in range(names):
-            recorder.record(recorder.slot(Key(FUNCTION, f"function {i}")), 1)
+            table.record(recorder.slot(Key(FUNCTION, f"function {i}")), 1)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:

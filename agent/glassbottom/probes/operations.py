@@ -74,23 +74,9 @@ class Recorder:
         found = self._slots.get(key)
         return found if found is not None else self._new(key)
 
-    def record(
-        self,
-        slot: int,
-        duration_ns: int,
-        self_ns: int = 0,
-        cpu_user_ns: int = -1,
-        cpu_system_ns: int = -1,
-        busy_ns: int = 0,
-        alloc_bytes: float = 0.0,
-    ) -> None:
-        """As OperationTable.record; hot callers take `record_into` instead."""
-        if self._table is not None:
-            self._table.record(slot, duration_ns, self_ns, cpu_user_ns, cpu_system_ns, busy_ns, alloc_bytes)
-
     @property
     def table(self) -> OperationTable | None:
-        """For hot paths: its record() takes the arguments of record() by position."""
+        """What record() is called on, with a slot of ours; None where there is no native part."""
         return self._table
 
     def take(self) -> list[tuple[Key, OperationRow]]:

@@ -28,9 +28,8 @@ def export(provider: Any, endpoint: str) -> None:
     except ImportError as error:
         if not _missing_said:
             _missing_said = True
-            log().warning(
-                "glassbottom: spans are not sent to otlp_endpoint=%s: %s. Install glassbottom[otel].", endpoint, error
-            )
+            # Not the endpoint: there may be a password in it.
+            log().warning("glassbottom: spans are not sent to otlp_endpoint: %s. Install glassbottom[otel].", error)
         return
     processor = BatchSpanProcessor(exporter)
     provider.add_span_processor(processor)
@@ -58,10 +57,10 @@ def http_address(endpoint: str) -> str:
 
 def _exporter(endpoint: str) -> Any:
     if uses_grpc(endpoint):
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter  # type: ignore[import-not-found, unused-ignore]
+        from opentelemetry.exporter.otlp.proto.grpc import trace_exporter  # type: ignore[import-not-found, unused-ignore]
 
         parts = urlsplit(endpoint if "://" in endpoint else f"//{endpoint}")
-        return GrpcExporter(endpoint=parts.netloc, insecure=parts.scheme != "grpcs")
+        return trace_exporter.OTLPSpanExporter(endpoint=parts.netloc, insecure=parts.scheme != "grpcs")
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
     return OTLPSpanExporter(endpoint=http_address(endpoint))

@@ -115,7 +115,7 @@ def _run(name: str, line: list[str]) -> int:
 
     parser = parser_for(name, module.__doc__ or "")
     module.add_arguments(parser)
-    return int(module.run(parser.parse_args(line)))
+    return int(module.run(parser.read(line)))
 
 
 def _help() -> str:

@@ -16,12 +16,12 @@ import time
 from typing import TYPE_CHECKING
 
 from . import client, output
-from .exits import CliError, Exit, UsageError
+from .exits import CliError, Exit
 from .formats.table import Cell, Column, Place, Report
 from .places import FRAMES_SHOWN, add_path, known, place
 from .tasks import add_loops
 from .text import count, elapsed, moment, plural
-from .timespec import range_ns
+from .timespec import add_range_arguments, range_ns
 
 if TYPE_CHECKING:
     from glassbottom.wire.v1 import query_pb2
@@ -33,8 +33,7 @@ GIL_HELD = "GIL held by native code"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's options."""
     client.add_service_arguments(parser)
-    parser.add_argument("--from", dest="start", metavar="TIME", default="1h", help="beginning (1h)")
-    parser.add_argument("--to", dest="end", metavar="TIME", default="now", help="end (now)")
+    add_range_arguments(parser, "beginning", "end")
     parser.add_argument("--limit", metavar="N", type=int, default=LIMIT, help=f"at most so many rows ({LIMIT})")
     parser.add_argument("--stacks", action="store_true", help=f"all frames, not only {FRAMES_SHOWN} of each")
     output.add_arguments(parser)
@@ -44,8 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Asks and writes."""
     from_ns, to_ns = range_ns(args.start, args.end, time.time_ns())
-    if args.limit < 1:
-        raise UsageError("--limit must be at least 1.")
     from glassbottom.wire.v1.query_pb2 import BlockedRequest, Range, Selector
 
     from .formats import json_time

@@ -23,7 +23,7 @@ from . import client, output, profile_files, ranking
 from .exits import Exit, UsageError
 from .formats.table import Cell, Column, Place, Report
 from .text import count, moment, size, size_with_error
-from .timespec import range_ns
+from .timespec import add_range_arguments, range_ns
 from .top import describe
 
 if TYPE_CHECKING:
@@ -38,8 +38,7 @@ _POWER = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's options."""
     client.add_service_arguments(parser)
-    parser.add_argument("--from", dest="start", metavar="TIME", default="10m", help="before (10m)")
-    parser.add_argument("--to", dest="end", metavar="TIME", default="now", help="after (now)")
+    add_range_arguments(parser, "before", "after", "10m")
     parser.add_argument(
         "--fail-on-growth",
         metavar="SIZE",

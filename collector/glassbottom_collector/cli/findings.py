@@ -17,11 +17,11 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from . import client, output
-from .exits import Exit, UsageError
+from .exits import Exit
 from .formats.table import Report
 from .places import add_path, known, place
 from .text import moment, plural
-from .timespec import range_ns
+from .timespec import add_range_arguments, range_ns
 
 if TYPE_CHECKING:
     from glassbottom.wire.v1 import query_pb2
@@ -34,8 +34,7 @@ PLURALS = {"critical": "critical", "warning": "warnings", "notice": "notices"}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's options."""
     client.add_service_arguments(parser)
-    parser.add_argument("--from", dest="start", metavar="TIME", default="1h", help="beginning of the evidence (1h)")
-    parser.add_argument("--to", dest="end", metavar="TIME", default="now", help="end of the evidence (now)")
+    add_range_arguments(parser, "beginning of the evidence", "end of the evidence")
     parser.add_argument("--limit", metavar="N", type=int, default=LIMIT, help=f"at most so many ({LIMIT})")
     output.add_arguments(parser)
     client.add_arguments(parser)
@@ -44,8 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Asks and writes."""
     from_ns, to_ns = range_ns(args.start, args.end, time.time_ns())
-    if args.limit < 1:
-        raise UsageError("--limit must be at least 1.")
     from glassbottom.wire.v1.query_pb2 import FindingsRequest, Range, Selector
 
     from .formats import json_time

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 
 from . import client, output, ranking
 from .diff import add_rule_hits
-from .exits import CliError, Exit, UsageError
+from .exits import CliError, Exit
 from .formats.table import Cell, Column, Place, Report
 from .places import place
 from .text import count, duration, interval, rate, size_with_error
-from .timespec import SECOND_NS, range_ns
+from .timespec import SECOND_NS, add_range_arguments, range_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,8 +41,7 @@ STYLES = {"leak": "bold red", "growing": "yellow", "unclear": "cyan", "stable": 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's options."""
     client.add_service_arguments(parser)
-    parser.add_argument("--from", dest="start", metavar="TIME", default="1h", help="beginning of the evidence (1h)")
-    parser.add_argument("--to", dest="end", metavar="TIME", default="now", help="end of the evidence (now)")
+    add_range_arguments(parser, "beginning of the evidence", "end of the evidence")
     parser.add_argument("--all", action="store_true", help="also sites judged stable")
     parser.add_argument("--limit", metavar="N", type=int, default=LIMIT, help=f"at most so many findings ({LIMIT})")
     output.add_arguments(parser)
@@ -52,8 +51,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Asks, shows progress, and writes."""
     from_ns, to_ns = range_ns(args.start, args.end, time.time_ns())
-    if args.limit < 1:
-        raise UsageError("--limit must be at least 1.")
     from glassbottom.wire.v1.query_pb2 import LeaksRequest, Range, Selector
 
     from .formats import json

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import NoReturn
 
 from .exits import UsageError
@@ -14,6 +15,14 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raises UsageError."""
         raise UsageError(f"{message}; see {self.prog} --help.")
+
+    def read(self, line: Sequence[str]) -> argparse.Namespace:
+        """The options of a line, with what is true of an option in every verb checked. Raises UsageError."""
+        args = self.parse_args(line)
+        limit = getattr(args, "limit", None)
+        if limit is not None and limit < 1:
+            raise UsageError("--limit must be at least 1.")
+        return args
 
 
 def parser_for(verb: str, docstring: str) -> Parser:

@@ -34,8 +34,6 @@ def profile_wanted(args: argparse.Namespace) -> bool:
             raise UsageError(f"-o {args.format} has every call path; --by and --limit are for tables and JSON.")
         output.refuse_binary_on_a_terminal(args)
         return True
-    if args.limit is not None and args.limit < 1:
-        raise UsageError("--limit must be at least 1.")
     args.by = args.by or GROUPINGS[0]
     args.limit = LIMIT if args.limit is None else args.limit
     return False

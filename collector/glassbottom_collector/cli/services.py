@@ -17,7 +17,7 @@ from . import client, output
 from .exits import Exit
 from .formats.table import Column, Report
 from .text import count, duration, size
-from .timespec import SECOND_NS, range_ns
+from .timespec import SECOND_NS, add_range_arguments, range_ns
 
 if TYPE_CHECKING:
     from glassbottom.wire.v1 import query_pb2
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's options."""
-    parser.add_argument("--from", dest="start", metavar="TIME", default="1d", help="seen since then (1d)")
-    parser.add_argument("--to", dest="end", metavar="TIME", default="now", help="seen before then (now)")
+    add_range_arguments(parser, "seen since then", "seen before then", "1d")
     output.add_arguments(parser)
     client.add_arguments(parser)
 

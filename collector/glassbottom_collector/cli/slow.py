@@ -21,7 +21,7 @@ from . import client, output
 from .exits import Exit, UsageError
 from .formats.table import Cell, Column, Place, Report
 from .text import count, elapsed, moment, plural, size
-from .timespec import range_ns
+from .timespec import add_range_arguments, range_ns
 
 if TYPE_CHECKING:
     from glassbottom.wire.v1 import query_pb2
@@ -35,8 +35,7 @@ KINDS = ("span", "coroutine", "function")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's options."""
     client.add_service_arguments(parser)
-    parser.add_argument("--from", dest="start", metavar="TIME", default="1h", help="ended since then (1h)")
-    parser.add_argument("--to", dest="end", metavar="TIME", default="now", help="ended before then (now)")
+    add_range_arguments(parser, "ended since then", "ended before then")
     parser.add_argument(
         "--kind", choices=KINDS, action="append", metavar="KIND", help=f"only {', '.join(KINDS)}; may be repeated (all)"
     )
@@ -58,8 +57,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Asks and writes."""
     from_ns, to_ns = range_ns(args.start, args.end, time.time_ns())
-    if args.limit < 1:
-        raise UsageError("--limit must be at least 1.")
     for option, threshold in (("--span-ms", args.span_ms), ("--async-ms", args.async_ms)):
         if not 0 < threshold < float("inf"):
             raise UsageError(f"{option} must be more than 0 milliseconds.")

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from . import awaits, client, findings, output
-from .exits import CliError, Exit, UsageError
+from .exits import CliError, Exit
 from .formats.table import Cell, Column, Place, Report
 from .places import place
 from .text import count, duration, elapsed, moment, plural
@@ -45,8 +45,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Asks and writes."""
     at_ns = moment_ns(args.at, time.time_ns())
-    if args.limit < 1:
-        raise UsageError("--limit must be at least 1.")
     from glassbottom.wire.v1.query_pb2 import Selector, TasksRequest
 
     from .formats import json_time

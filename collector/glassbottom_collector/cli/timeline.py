@@ -20,7 +20,7 @@ from . import client, output
 from .exits import Exit, UsageError
 from .formats.table import Cell, Column, Place, Report
 from .text import count, duration, moment, size
-from .timespec import SECOND_NS, range_ns
+from .timespec import SECOND_NS, add_range_arguments, range_ns
 
 if TYPE_CHECKING:
     from glassbottom.wire.v1 import query_pb2
@@ -34,8 +34,7 @@ NAMES = {"live_bytes": "live heap", "resident_bytes": "resident", "instances": "
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's options."""
     client.add_service_arguments(parser)
-    parser.add_argument("--from", dest="start", metavar="TIME", default="1h", help="beginning (1h)")
-    parser.add_argument("--to", dest="end", metavar="TIME", default="now", help="end (now)")
+    add_range_arguments(parser, "beginning", "end")
     parser.add_argument("--points", metavar="N", type=int, default=POINTS, help=f"points in time ({POINTS})")
     parser.add_argument("--sites", metavar="N", type=int, default=5, help="also the N sites largest at the end (5)")
     output.add_arguments(parser)

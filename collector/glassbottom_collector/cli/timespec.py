@@ -7,6 +7,7 @@ nanoseconds, told apart by their number of digits. There are no words like "yest
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import re
 from datetime import datetime
@@ -53,6 +54,12 @@ def length_ns(text: str) -> int:
     if not _LENGTH.fullmatch(text):
         raise UsageError(f"{text!r} is not a length of time; use 90s, 10m, 2h30m, 1d or 1w.")
     return round(sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(text)) * SECOND_NS)
+
+
+def add_range_arguments(parser: argparse.ArgumentParser, begins: str, ends: str, default: str = "1h") -> None:
+    """Declares `--from` and `--to`; begins and ends are what their help says."""
+    parser.add_argument("--from", dest="start", metavar="TIME", default=default, help=f"{begins} ({default})")
+    parser.add_argument("--to", dest="end", metavar="TIME", default="now", help=f"{ends} (now)")
 
 
 def range_ns(start: str, end: str, now_ns: int) -> tuple[int, int]:

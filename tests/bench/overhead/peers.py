@@ -92,6 +92,19 @@ def grpc(options: dict[str, Any]) -> Peer:
 
 def ddtrace(options: dict[str, Any]) -> Peer:
     """Its profiler with the heap collector alone: no stack sampler, locks or exceptions."""
+    start_ddtrace(memory=True, stack=False)
+    from ddtrace.internal.settings.profiling import config
+
+    return Peer("ddtrace", lambda: {"heap_sample_bytes": config.heap.sample_size})
+
+
+def ddtrace_stack(options: dict[str, Any]) -> Peer:
+    """Its profiler with the stack collector alone."""
+    start_ddtrace(memory=False, stack=True)
+    return Peer("ddtrace_stack", dict)
+
+
+def start_ddtrace(*, memory: bool, stack: bool) -> None:
     os.environ.update(
         DD_TRACE_ENABLED="false",
         DD_INSTRUMENTATION_TELEMETRY_ENABLED="false",
@@ -102,15 +115,12 @@ def ddtrace(options: dict[str, Any]) -> Peer:
 
     Profiler(
         service="overhead-bench",
-        _memory_collector_enabled=True,
-        _stack_collector_enabled=False,
+        _memory_collector_enabled=memory,
+        _stack_collector_enabled=stack,
         _lock_collector_enabled=False,
         _pytorch_collector_enabled=False,
         _exception_profiling_enabled=False,
     ).start()
-    from ddtrace.internal.settings.profiling import config
-
-    return Peer("ddtrace", lambda: {"heap_sample_bytes": config.heap.sample_size})
 
 
 def pyroscope(options: dict[str, Any]) -> Peer:
@@ -147,27 +157,6 @@ def asyncio_debug(options: dict[str, Any]) -> Peer:
     import asyncio
 
     return Peer("asyncio_debug", lambda: {"debug": asyncio.coroutines._is_debug_mode()})  # type: ignore[attr-defined]
-
-
-def ddtrace_stack(options: dict[str, Any]) -> Peer:
-    """Its profiler with the stack collector alone."""
-    os.environ.update(
-        DD_TRACE_ENABLED="false",
-        DD_INSTRUMENTATION_TELEMETRY_ENABLED="false",
-        DD_REMOTE_CONFIGURATION_ENABLED="false",
-        DD_TRACE_AGENT_URL=NOBODY_LISTENS,
-    )
-    from ddtrace.profiling.profiler import Profiler
-
-    Profiler(
-        service="overhead-bench",
-        _memory_collector_enabled=False,
-        _stack_collector_enabled=True,
-        _lock_collector_enabled=False,
-        _pytorch_collector_enabled=False,
-        _exception_profiling_enabled=False,
-    ).start()
-    return Peer("ddtrace_stack", dict)
 
 
 def yappi(options: dict[str, Any]) -> Peer:
