@@ -12,6 +12,7 @@ import collections
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import tarfile
@@ -126,10 +127,24 @@ def results(python: Path, source: Path, arguments: Sequence[str], endpoint: str 
         return found
 
 
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as listener:
+            listener.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
 def compare(name: str, endpoint: str) -> dict[str, object]:
     with tempfile.TemporaryDirectory(prefix=f"glassbottom-{name}-") as home:
         python, source = prepare(name, Path(home))
-        arguments = SUITES[name][1]
+        arguments = list(SUITES[name][1])
+        if not has_ipv6():
+            # What fails for want of IPv6 leaves sockets open, and their warnings fail whichever test a collection of
+            # garbage falls into. That is chance: it changes with anything that allocates.
+            print(f"{name}: no IPv6 on this machine, its tests are left out", file=sys.stderr)
+            arguments += ["-k", "not ipv6"]
         plain = [results(python, source, arguments, None) for _ in range(PLAIN_RUNS)]
         watched = results(python, source, arguments, endpoint)
         steady = {test for test in plain[0] if all(run.get(test) == plain[0][test] for run in plain)}

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import CodeType
 
+import pytest
 import uvloop
 from glassbottom import _native
 
@@ -16,6 +17,7 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
     "uvloop": uvloop.new_event_loop,
 }
+loops = pytest.mark.parametrize("loop", LOOPS)
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,20 @@ def steps() -> Iterator[None]:
         _native.steps_take()
 
 
+def _running(run: Callable[[float], None]) -> threading.Thread:
+    """A thread that is about to enter: one that has only been started may get the GIL when the block is over."""
+    entering = threading.Event()
+
+    def enter() -> None:
+        entering.set()
+        run(3600.0)
+
+    thread = threading.Thread(target=enter, name=run.__name__)
+    thread.start()
+    entering.wait()
+    return thread
+
+
 @contextlib.contextmanager
 def watchdog(*, blocked_ms: float = 100.0, clock: bool = True) -> Iterator[None]:
     """Counting, with the two threads that the agent has for blocks."""
@@ -49,9 +65,7 @@ def watchdog(*, blocked_ms: float = 100.0, clock: bool = True) -> Iterator[None]
     _native.set_clock(blocked_ms=blocked_ms)
     runs = [_native.run_watchdog, _native.run_clock] if clock else [_native.run_watchdog]
     with steps():
-        threads = [threading.Thread(target=run, args=(3600.0,), name=run.__name__) for run in runs]
-        for thread in threads:
-            thread.start()
+        threads = [_running(run) for run in runs]
         try:
             yield
         finally:
@@ -95,3 +109,13 @@ def run(loop_name: str, main: Callable[[], object]) -> object:
         return loop.run_until_complete(main())  # type: ignore[arg-type]
     finally:
         loop.close()
+
+
+async def yielding(times: int) -> int:
+    for _ in range(times):
+        await asyncio.sleep(0)
+    return times
+
+
+async def waiting(future: asyncio.Future[int]) -> int:
+    return await future
