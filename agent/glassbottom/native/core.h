@@ -10,18 +10,20 @@
  *   snapshot.c  reads everything out
  *   labels.c      what the process works on: the route that a context variable holds
  *   operations.c  histograms of durations
- *   calls.c, call_operations.c  calls under glassbottom.profile
+ *   calls.c, call_pieces.c, call_operations.c  calls under glassbottom.profile
  *   spans.c       what is done at the start and at the end of every span of OpenTelemetry's
  *   requests.c    requests that we see ourselves, where there is none
+ *   doors.c       the way of one through an ASGI application
  *   span_records.c   what both keep of what is open, and of names
  *   steps.c       every step of every coroutine that an event loop runs
+ *   step_place.c  puts the wrapper in place and takes it away
  *   step_clock.c  the clock that is read in every step
  *   step_tables.c coroutine functions, and coroutines
  *   step_loops.c  which event loops there are
  *   step_report.c reads steps out
  *   watchdog.c    what holds a loop, while it does; and the clock that samples threads
  *   blocks.c      the steps that held one, until they are told
- *   threads.c, thread_roots.c   where every thread is
+ *   threads.c, thread_profile.c, thread_roots.c   where every thread is
  *   safepoint.c   asks the main thread to do something between two instructions
  *   fork.c        what a forked child must forget
  *   module.c      the Python face of the heap, and the methods of all

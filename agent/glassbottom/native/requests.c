@@ -5,53 +5,33 @@
  * and counts unless OpenTelemetry has begun a span for it. What is rare is asked of a Python object, the host
  * (spans/http.py). Everything is under the GIL. Nothing raises into the application but what it raises itself.
  */
-#include "spans.h"
+#include "requests.h"
 
 #include <stddef.h>
 #include <string.h>
 #include <structmember.h>
 
-static PyTypeObject *request_type, *door_type;
-static PyObject *str_type, *str_http, *str_websocket, *str_ws, *str_method, *str_status, *str_trailers, *str_more_body,
-    *str_more_trailers, *str_start, *str_body, *str_pathsend, *str_response_trailers, *str_server, *str_consumer,
-    *str_cancelled, *str_any_path;
-
-/* ---- the desk: where requests of one life of the agent are written down ------------------------------------------- */
-
-typedef struct {
-    PyObject_HEAD gb_span_desk desk;
-    PyObject *methods, *other_method; /* those that make a name; the name for the others */
-    unsigned long long requests;
-    char is_logged;
-} request_desk;
+PyObject *gb_str_websocket;
+static PyTypeObject *request_type;
+static PyObject *str_server, *str_consumer, *str_cancelled, *str_any_path;
 
 /* ---- a request ---------------------------------------------------------------------------------------------------- */
 
-/* environ: what the server hands in for it. Contexts live longer than requests: it is let go of at the end. error: an
- * exception's class, or a word. otel: the record of OpenTelemetry's span for it. */
-typedef struct {
-    gb_span_record base;
-    request_desk *desk;
-    PyObject *method, *route, *error, *environ, *otel;
-    int status_code;
-    char is_task;
-} request;
-
 static PyMemberDef request_members[] = {
-    {"method", T_OBJECT, offsetof(request, method), READONLY, NULL},
-    {"route", T_OBJECT, offsetof(request, route), READONLY, NULL},
-    {"error", T_OBJECT, offsetof(request, error), 0, NULL},
-    {"environ", T_OBJECT, offsetof(request, environ), READONLY, NULL},
-    {"otel", T_OBJECT, offsetof(request, otel), 0, NULL},
-    {"status_code", T_INT, offsetof(request, status_code), 0, NULL},
-    {"is_task", T_BOOL, offsetof(request, is_task), 0, NULL},
+    {"method", T_OBJECT, offsetof(gb_request, method), READONLY, NULL},
+    {"route", T_OBJECT, offsetof(gb_request, route), READONLY, NULL},
+    {"error", T_OBJECT, offsetof(gb_request, error), 0, NULL},
+    {"environ", T_OBJECT, offsetof(gb_request, environ), READONLY, NULL},
+    {"otel", T_OBJECT, offsetof(gb_request, otel), 0, NULL},
+    {"status_code", T_INT, offsetof(gb_request, status_code), 0, NULL},
+    {"is_task", T_BOOL, offsetof(gb_request, is_task), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
 static int
 request_traverse(PyObject *self, visitproc visit, void *arg)
 {
-    request *r = (request *)self;
+    gb_request *r = (gb_request *)self;
     Py_VISIT(r->desk);
     Py_VISIT(r->error);
     Py_VISIT(r->environ);
@@ -62,7 +42,7 @@ request_traverse(PyObject *self, visitproc visit, void *arg)
 static int
 request_clear(PyObject *self)
 {
-    request *r = (request *)self;
+    gb_request *r = (gb_request *)self;
     Py_CLEAR(r->desk);
     Py_CLEAR(r->method);
     Py_CLEAR(r->route);
@@ -80,7 +60,7 @@ is_set(PyObject *object)
 
 /* "ok", "error" or "cancelled", borrowed. */
 static PyObject *
-outcome(request *r, PyObject *error)
+outcome(gb_request *r, PyObject *error)
 {
     if (is_set(error)) {
         const char *name = strrchr(Py_TYPE(error)->tp_name, '.');
@@ -92,9 +72,9 @@ outcome(request *r, PyObject *error)
 }
 
 static int
-write_down(request *r, PyObject *error)
+write_down(gb_request *r, PyObject *error)
 {
-    request_desk *d = r->desk;
+    gb_request_desk *d = r->desk;
     long long duration_ns = (long long)gb_monotonic_ns() - r->base.start_ns;
     /* Spans that are part of it go by another clock, so only lengths are taken from them. */
     long long covered_ns =
@@ -107,7 +87,7 @@ write_down(request *r, PyObject *error)
         return -1;
     d->requests++;
     PyObject *told = Py_None;
-    if (duration_ns > name->floor_ns && r->method != str_ws)
+    if (duration_ns > name->floor_ns && r->method != gb_str_websocket)
         told = PyObject_CallMethod(d->desk.host, "slow", "OOLLO", r, name, duration_ns, own_ns, status);
     else
         Py_INCREF(told);
@@ -118,9 +98,8 @@ write_down(request *r, PyObject *error)
     return told == NULL ? -1 : 0;
 }
 
-/* The response is complete, or never will be; only the first time counts. -1 with an exception that is not ours. */
-static int
-end(request *r, PyObject *error)
+int
+gb_request_end(gb_request *r, PyObject *error)
 {
     if (r == NULL || r->base.done || r->desk == NULL) /* NULL: collected, and called by a finalizer */
         return 0;
@@ -130,12 +109,11 @@ end(request *r, PyObject *error)
     return status;
 }
 
-/* The context goes back to what it did before. */
-static PyObject *
-close_request(request *r)
+PyObject *
+gb_request_close(gb_request *r)
 {
     PyObject *type, *value, *trace;
-    int status = end(r, NULL);
+    int status = gb_request_end(r, NULL);
     PyErr_Fetch(&type, &value, &trace);
     if (r != NULL && r->desk != NULL)
         gb_span_leave(&r->desk->desk, &r->base);
@@ -146,14 +124,14 @@ close_request(request *r)
 static PyObject *
 request_end(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
-    return end((request *)self, n > 0 ? args[0] : NULL) < 0 ? NULL : Py_NewRef(Py_None);
+    return gb_request_end((gb_request *)self, n > 0 ? args[0] : NULL) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 static PyObject *
 request_close(PyObject *self, PyObject *args)
 {
     (void)args;
-    return close_request((request *)self);
+    return gb_request_close((gb_request *)self);
 }
 
 static PyMethodDef request_methods[] = {
@@ -174,125 +152,9 @@ static PyType_Slot request_slots[] = {
 
 static PyType_Spec request_spec = {
     .name = "glassbottom._native.Request",
-    .basicsize = sizeof(request),
+    .basicsize = sizeof(gb_request),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = request_slots,
-};
-
-/* ---- the door of an ASGI application ------------------------------------------------------------------------------ */
-
-/* Apart from the request, which contexts hold: nothing of the server's may live as long as they do. */
-typedef struct {
-    PyObject_HEAD request *request;
-    PyObject *send;
-    char has_trailers;
-} door;
-
-static PyMemberDef door_members[] = {
-    {"request", T_OBJECT, offsetof(door, request), READONLY, NULL},
-    {NULL, 0, 0, 0, NULL},
-};
-
-static int
-door_traverse(PyObject *self, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(((door *)self)->request);
-    Py_VISIT(((door *)self)->send);
-    return 0;
-}
-
-static int
-door_clear(PyObject *self)
-{
-    Py_CLEAR(((door *)self)->request);
-    Py_CLEAR(((door *)self)->send);
-    return 0;
-}
-
-static bool
-is_text(PyObject *value, PyObject *text)
-{
-    return value == text || (value != NULL && PyUnicode_CheckExact(value) && PyUnicode_Compare(value, text) == 0);
-}
-
-static bool
-is_true(PyObject *message, PyObject *key)
-{
-    PyObject *value = PyDict_GetItemWithError(message, key);
-    return value != NULL && PyObject_IsTrue(value) > 0;
-}
-
-/* Looks at what is sent. -1 with an exception that is not ours. */
-static int
-look(door *d, PyObject *message)
-{
-    PyObject *kind = PyDict_GetItemWithError(message, str_type);
-    bool is_last = false;
-    if (is_text(kind, str_body)) {
-        is_last = !d->has_trailers && !is_true(message, str_more_body);
-    } else if (is_text(kind, str_start)) {
-        PyObject *status = PyDict_GetItemWithError(message, str_status);
-        if (status != NULL && PyLong_Check(status))
-            d->request->status_code = (int)PyLong_AsLong(status);
-        d->has_trailers = is_true(message, str_trailers);
-    } else {
-        is_last = is_text(kind, str_pathsend)
-                  || (is_text(kind, str_response_trailers) && !is_true(message, str_more_trailers));
-    }
-    if (PyErr_Occurred()) {
-        if (!PyErr_ExceptionMatches(PyExc_Exception))
-            return -1;
-        PyErr_Clear(); /* whatever this is, the server will say so */
-    }
-    return is_last ? end(d->request, NULL) : 0;
-}
-
-/* As the server's send(): no coroutine more than its own. */
-static PyObject *
-door_send(PyObject *self, PyObject *message)
-{
-    door *d = (door *)self;
-    if (PyDict_Check(message) && look(d, message) < 0)
-        return NULL;
-    return PyObject_CallOneArg(d->send, message);
-}
-
-static PyObject *
-door_end(PyObject *self, PyObject *const *args, Py_ssize_t n)
-{
-    return end(((door *)self)->request, n > 0 ? args[0] : NULL) < 0 ? NULL : Py_NewRef(Py_None);
-}
-
-static PyObject *
-door_close(PyObject *self, PyObject *args)
-{
-    (void)args;
-    return close_request(((door *)self)->request);
-}
-
-static PyMethodDef door_methods[] = {
-    {"send", door_send, METH_O, NULL},
-    {"end", (PyCFunction)(void (*)(void))door_end, METH_FASTCALL, NULL},
-    {"close", door_close, METH_NOARGS, NULL},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyType_Slot door_slots[] = {
-    {Py_tp_doc, (void *)(uintptr_t)"One request on its way through an ASGI application. See _native.pyi."},
-    {Py_tp_traverse, (void *)(uintptr_t)door_traverse},
-    {Py_tp_clear, (void *)(uintptr_t)door_clear},
-    {Py_tp_dealloc, (void *)(uintptr_t)gb_span_gc_dealloc},
-    {Py_tp_members, door_members},
-    {Py_tp_methods, door_methods},
-    {0, NULL},
-};
-
-static PyType_Spec door_spec = {
-    .name = "glassbottom._native.Door",
-    .basicsize = sizeof(door),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
-    .slots = door_slots,
 };
 
 /* ---- the desk's methods ------------------------------------------------------------------------------------------- */
@@ -307,7 +169,7 @@ desk_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOOOOOO!Up", names, &o[0], &o[1], &o[2], &o[3], &o[4], &o[5],
                                      &PyFrozenSet_Type, &methods, &other, &is_logged))
         return NULL;
-    request_desk *d = (request_desk *)type->tp_alloc(type, 0);
+    gb_request_desk *d = (gb_request_desk *)type->tp_alloc(type, 0);
     if (d == NULL)
         return NULL;
     if (gb_span_desk_init(&d->desk, o) < 0) {
@@ -324,32 +186,30 @@ static int
 desk_traverse(PyObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
-    Py_VISIT(((request_desk *)self)->methods);
-    return gb_span_desk_traverse(&((request_desk *)self)->desk, visit, arg);
+    Py_VISIT(((gb_request_desk *)self)->methods);
+    return gb_span_desk_traverse(&((gb_request_desk *)self)->desk, visit, arg);
 }
 
 static int
 desk_clear(PyObject *self)
 {
-    request_desk *d = (request_desk *)self;
+    gb_request_desk *d = (gb_request_desk *)self;
     Py_CLEAR(d->methods);
     Py_CLEAR(d->other_method);
     gb_span_desk_clear(&d->desk);
     return 0;
 }
 
-/* A request begins; NULL when it is part of one that is watched already, or when something failed, which is told.
- * *failed: with an exception that is not ours. */
-static request *
-begin(request_desk *d, PyObject *name, PyObject *environ, bool in_thread, bool *failed)
+gb_request *
+gb_request_begin(gb_request_desk *d, PyObject *name, PyObject *environ, bool in_thread, bool *failed)
 {
     *failed = false;
     PyObject *outer = gb_span_request_now(&d->desk);
     bool is_first = outer == Py_None;
     Py_XDECREF(outer);
-    request *r = is_first ? (request *)request_type->tp_alloc(request_type, 0) : NULL;
+    gb_request *r = is_first ? (gb_request *)request_type->tp_alloc(request_type, 0) : NULL;
     if (r != NULL) {
-        r->desk = (request_desk *)Py_NewRef((PyObject *)d);
+        r->desk = (gb_request_desk *)Py_NewRef((PyObject *)d);
         r->base.name = Py_NewRef(name);
         r->method = Py_NewRef(name);
         r->environ = Py_NewRef(environ);
@@ -376,60 +236,15 @@ desk_begin(PyObject *self, PyObject *const *args, Py_ssize_t n)
         return NULL;
     }
     bool failed;
-    request *r = begin((request_desk *)self, args[0], args[1], args[2] == Py_True, &failed);
+    gb_request *r = gb_request_begin((gb_request_desk *)self, args[0], args[1], args[2] == Py_True, &failed);
     return r == NULL && !failed ? Py_NewRef(Py_None) : (PyObject *)r;
-}
-
-/* The name of a request of this scope, a new reference; NULL for what is none. */
-static PyObject *
-method_of(request_desk *d, PyObject *scope)
-{
-    PyObject *kind = PyDict_GetItemWithError(scope, str_type);
-    if (is_text(kind, str_websocket))
-        return Py_NewRef(str_ws);
-    if (!is_text(kind, str_http))
-        return NULL;
-    PyObject *method = PyDict_GetItemWithError(scope, str_method);
-    bool is_known = method != NULL && PyUnicode_CheckExact(method) && PySet_Contains(d->methods, method) > 0;
-    return Py_NewRef(is_known ? method : d->other_method);
-}
-
-/* open(scope, send) */
-static PyObject *
-desk_open(PyObject *self, PyObject *const *args, Py_ssize_t n)
-{
-    request_desk *d = (request_desk *)self;
-    if (n != 2) {
-        PyErr_SetString(PyExc_TypeError, "open() needs a scope and a send().");
-        return NULL;
-    }
-    PyObject *method = PyDict_Check(args[0]) ? method_of(d, args[0]) : NULL;
-    if (method == NULL) {
-        if (PyErr_Occurred() && gb_span_report(&d->desk, "spans.request") < 0)
-            return NULL;
-        Py_RETURN_NONE;
-    }
-    /* The door first: once the request has begun, nothing may fail. */
-    door *opened = (door *)door_type->tp_alloc(door_type, 0);
-    bool failed = false;
-    if (opened != NULL)
-        opened->request = begin(d, method, args[0], false, &failed);
-    Py_DECREF(method);
-    if (opened == NULL)
-        return NULL;
-    if (opened->request == NULL) {
-        Py_DECREF(opened);
-        return failed ? NULL : Py_NewRef(Py_None);
-    }
-    opened->send = Py_NewRef(args[1]);
-    return (PyObject *)opened;
 }
 
 /* Names the request by its route. */
 static int
-name_request(request *r, PyObject *route)
+name_request(gb_request *r, PyObject *route)
 {
-    if (is_text(r->route, route))
+    if (gb_is_text(r->route, route))
         return 0; /* told twice, by a class and the one it is derived from */
     bool is_named = PyUnicode_GET_LENGTH(route) > 0;
     PyObject *name = is_named ? PyUnicode_FromFormat("%U %U", r->method, route) : Py_NewRef(r->method);
@@ -448,10 +263,10 @@ name_request(request *r, PyObject *route)
 
 /* route: with the prefix of mounts, a new reference of the caller's. */
 static int
-tell_route(request_desk *d, PyObject *current, PyObject *route)
+tell_route(gb_request_desk *d, PyObject *current, PyObject *route)
 {
-    if (Py_TYPE(current) == request_type && !is_set(((request *)current)->otel))
-        return name_request((request *)current, route);
+    if (Py_TYPE(current) == request_type && !is_set(((gb_request *)current)->otel))
+        return name_request((gb_request *)current, route);
     PyObject *done = PyObject_CallMethod(d->desk.host, "named", "OO", current, route);
     Py_XDECREF(done);
     return done == NULL ? -1 : 0;
@@ -467,7 +282,7 @@ with_prefix(gb_span_record *r, PyObject *path)
 static PyObject *
 learn(PyObject *self, PyObject *path, bool is_mount)
 {
-    request_desk *d = (request_desk *)self;
+    gb_request_desk *d = (gb_request_desk *)self;
     PyObject *current = gb_span_request_now(&d->desk), *route = NULL;
     int status = current == NULL ? -1 : 0;
     if (current != NULL && current != Py_None && PyUnicode_CheckExact(path)) {
@@ -499,13 +314,13 @@ desk_mounted(PyObject *self, PyObject *path)
 }
 
 static PyMemberDef desk_members[] = {
-    {"requests", T_ULONGLONG, offsetof(request_desk, requests), READONLY, NULL},
+    {"requests", T_ULONGLONG, offsetof(gb_request_desk, requests), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
 static PyMethodDef desk_methods[] = {
     {"begin", (PyCFunction)(void (*)(void))desk_begin, METH_FASTCALL, NULL},
-    {"open", (PyCFunction)(void (*)(void))desk_open, METH_FASTCALL, NULL},
+    {"open", (PyCFunction)(void (*)(void))gb_request_open, METH_FASTCALL, NULL},
     {"known", desk_known, METH_O, NULL},
     {"mounted", desk_mounted, METH_O, NULL},
     {NULL, NULL, 0, NULL},
@@ -524,7 +339,7 @@ static PyType_Slot desk_slots[] = {
 
 static PyType_Spec desk_spec = {
     .name = "glassbottom._native.RequestDesk",
-    .basicsize = sizeof(request_desk),
+    .basicsize = sizeof(gb_request_desk),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = desk_slots,
 };
@@ -536,31 +351,15 @@ gb_requests_add_types(PyObject *module)
         PyObject **to;
         const char *text;
     } TEXTS[] = {
-        {&str_type, "type"},
-        {&str_http, "http"},
-        {&str_websocket, "websocket"},
-        {&str_ws, "WS"},
-        {&str_method, "method"},
-        {&str_status, "status"},
-        {&str_trailers, "trailers"},
-        {&str_more_body, "more_body"},
-        {&str_more_trailers, "more_trailers"},
-        {&str_start, "http.response.start"},
-        {&str_body, "http.response.body"},
-        {&str_pathsend, "http.response.pathsend"},
-        {&str_response_trailers, "http.response.trailers"},
-        {&str_server, "SERVER"},
-        {&str_consumer, "CONSUMER"},
-        {&str_cancelled, "cancelled"},
-        {&str_any_path, "/{path}"},
+        {&gb_str_websocket, "WS"},     {&str_server, "SERVER"},    {&str_consumer, "CONSUMER"},
+        {&str_cancelled, "cancelled"}, {&str_any_path, "/{path}"},
     };
     for (size_t i = 0; i < sizeof(TEXTS) / sizeof(*TEXTS); i++) {
         if (gb_intern(TEXTS[i].to, TEXTS[i].text) < 0)
             return -1;
     }
     return gb_span_add_type(module, &request_spec, gb_span_record_type, &request_type) < 0
-                   || gb_span_add_type(module, &door_spec, NULL, &door_type) < 0
-                   || gb_span_add_type(module, &desk_spec, NULL, NULL) < 0
+                   || gb_doors_add_type(module) < 0 || gb_span_add_type(module, &desk_spec, NULL, NULL) < 0
                ? -1
                : 0;
 }

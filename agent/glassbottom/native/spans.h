@@ -1,4 +1,4 @@
-/* spans.h: what span_records.c, spans.c and requests.c share. */
+/* spans.h: what span_records.c, spans.c, requests.c and doors.c share. */
 #ifndef GB_SPANS_H
 #define GB_SPANS_H
 

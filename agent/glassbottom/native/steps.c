@@ -59,21 +59,8 @@ typedef struct {
     bool nested;
 } step;
 
-typedef PyObject *(*throw_function)(PyObject *, PyObject *const *, Py_ssize_t);
-
-/* What every step reads is one line of memory. With the GIL. */
-static struct {
-    _Alignas(64) sendfunc original_send; /* set once, before the wrapper is in place */
-    PyInterpreterState *main_interpreter;
-    uint64_t generation; /* steps that began in another are not counted: the tables were emptied meanwhile */
-    /* The thread that stepped last, by the number of its state, which no other ever has (0: none), and its record. Most
-     * programs have one loop, and asking for a thread's own memory is a call. */
-    uint64_t last_thread;
-    gb_step_record *last_record;
-} hot;
-static throw_function original_throw;
-static PyMethodDef *replaced_throw; /* NULL: the original is in place */
-static bool left_in_chain;          /* somebody sits above us, and calls us */
+gb_step_hot_state gb_step_hot;
+gb_step_throw_function gb_step_original_throw;
 
 /* ---- coroutines, from inside ------------------------------------------------------------------------------------- */
 
@@ -108,7 +95,6 @@ gb_step_has_begun(PyObject *coroutine)
 /* ---- threads ----------------------------------------------------------------------------------------------------- */
 
 static pthread_key_t thread_key;
-static bool thread_key_ready;
 
 /* When a thread ends; without the GIL. A step it was in never comes back. */
 static void
@@ -120,6 +106,33 @@ give_back_record(void *p)
     uint64_t seq = atomic_load(&r->seq);
     atomic_store(&r->seq, seq + (seq & 1));
     atomic_store(&r->used, 0);
+}
+
+int
+gb_step_threads_prepare(void)
+{
+    static bool ready;
+    if (!ready && pthread_key_create(&thread_key, give_back_record) != 0) {
+        PyErr_SetString(PyExc_RuntimeError, "This process has no thread-specific key left: steps cannot be seen.");
+        return -1;
+    }
+    ready = true;
+    return 0;
+}
+
+void
+gb_step_threads_after_fork_child(void)
+{
+    for (uint32_t i = 0; i < GB_STEP_THREADS_MAX; i++) {
+        gb_step_record *r = &gb_step_records[i];
+        r->look_ns = 0;
+        if (r == this_thread.record)
+            continue;
+        r->coroutine = NULL;
+        uint64_t seq = atomic_load(&r->seq);
+        atomic_store(&r->seq, seq + (seq & 1));
+        atomic_store(&r->used, 0);
+    }
 }
 
 static gb_step_record *
@@ -195,7 +208,7 @@ begin_nested(step *s, int state, bool by_throw)
 {
 #if PY_VERSION_HEX >= 0x030C0000
     s->nested = true;
-    s->generation = hot.generation;
+    s->generation = gb_step_hot.generation;
     s->row = NULL;
     bool created = state == FRAME_CREATED && !by_throw;
     if (!created)
@@ -228,8 +241,8 @@ record_of(const PyThreadState *ts)
 {
     gb_step_record *r = take_record(&this_thread);
     if (r != NULL) {
-        hot.last_thread = ts->id;
-        hot.last_record = r;
+        gb_step_hot.last_thread = ts->id;
+        gb_step_hot.last_record = r;
     }
     return r;
 }
@@ -241,13 +254,13 @@ begin(step *s, PyObject *coroutine, bool by_throw)
     if (GB_UNLIKELY(!atomic_load_explicit(&gb_steps_counting, memory_order_relaxed)))
         return false;
     PyThreadState *ts = PyThreadState_Get();
-    if (GB_UNLIKELY(ts->interp != hot.main_interpreter))
+    if (GB_UNLIKELY(ts->interp != gb_step_hot.main_interpreter))
         return false;
     int state = frame_state(coroutine);
     if (GB_UNLIKELY(state >= FRAME_EXECUTING))
         return false; /* an error of the caller's; nothing will run */
     s->coroutine = coroutine;
-    gb_step_record *r = GB_LIKELY(hot.last_thread == ts->id) ? hot.last_record : record_of(ts);
+    gb_step_record *r = GB_LIKELY(gb_step_hot.last_thread == ts->id) ? gb_step_hot.last_record : record_of(ts);
     if (GB_UNLIKELY(r == NULL))
         return false;
     if (r->outermost != NULL) {
@@ -270,7 +283,7 @@ begin(step *s, PyObject *coroutine, bool by_throw)
         s->start_ns = gb_step_clock_now(&s->start_ticks);
     }
     s->nested = false;
-    s->generation = hot.generation;
+    s->generation = gb_step_hot.generation;
     s->record = r;
     find_row(s, state == FRAME_CREATED);
     s->seq = atomic_load_explicit(&r->seq, memory_order_relaxed) + 1;
@@ -308,7 +321,7 @@ status_of(unsigned outcome)
 static void
 finish_nested(step *s, unsigned outcome)
 {
-    if (s->generation != hot.generation)
+    if (s->generation != gb_step_hot.generation)
         return;
     gb_step_coroutine *c = gb_step_coroutine_find(s->coroutine);
     if (c == NULL)
@@ -338,7 +351,7 @@ finish(step *s, unsigned outcome)
         atomic_store_explicit(&r->seq, s->seq + 1, memory_order_release);
         r->outermost = NULL;
     }
-    if (GB_LIKELY(s->generation == hot.generation)) {
+    if (GB_LIKELY(s->generation == gb_step_hot.generation)) {
         gb_step_coroutine *c = row_of(s);
         if (GB_LIKELY(c != NULL)) {
             c->end_ns = end_ns;
@@ -361,26 +374,26 @@ finish(step *s, unsigned outcome)
     Py_XDECREF(held); /* never the last: whoever sends has its own */
 }
 
-static PySendResult
-send_step(PyObject *coroutine, PyObject *arg, PyObject **result)
+PySendResult
+gb_step_send(PyObject *coroutine, PyObject *arg, PyObject **result)
 {
     step s;
     if (!begin(&s, coroutine, false))
-        return hot.original_send(coroutine, arg, result);
-    PySendResult outcome = hot.original_send(coroutine, arg, result);
+        return gb_step_hot.original_send(coroutine, arg, result);
+    PySendResult outcome = gb_step_hot.original_send(coroutine, arg, result);
     finish(&s, outcome == PYGEN_NEXT     ? (*result == Py_None ? YIELDED_NOTHING : YIELDED)
                : outcome == PYGEN_RETURN ? RETURNED
                                          : FAILED);
     return outcome;
 }
 
-static PyObject *
-throw_step(PyObject *coroutine, PyObject *const *args, Py_ssize_t n)
+PyObject *
+gb_step_throw(PyObject *coroutine, PyObject *const *args, Py_ssize_t n)
 {
     step s;
     if (!begin(&s, coroutine, true))
-        return original_throw(coroutine, args, n);
-    PyObject *result = original_throw(coroutine, args, n);
+        return gb_step_original_throw(coroutine, args, n);
+    PyObject *result = gb_step_original_throw(coroutine, args, n);
     if (result != NULL)
         finish(&s, result == Py_None ? YIELDED_NOTHING : YIELDED);
     else if (frame_state(coroutine) < FRAME_EXECUTING)
@@ -388,130 +401,6 @@ throw_step(PyObject *coroutine, PyObject *const *args, Py_ssize_t n)
     else
         finish(&s, PyErr_Occurred() == PyExc_StopIteration ? RETURNED : FAILED);
     return result;
-}
-
-/* ---- putting it in place ----------------------------------------------------------------------------------------- */
-
-/* Borrowed; NULL without an exception where it is not as it is known. */
-static PyMethodDef *
-throw_method(PyTypeObject *type)
-{
-#if PY_VERSION_HEX >= 0x030C0000
-    PyObject *dict = PyType_GetDict(type);
-#else
-    PyObject *dict = Py_NewRef(type->tp_dict);
-#endif
-    PyObject *found = dict == NULL ? NULL : PyDict_GetItemString(dict, "throw");
-    PyMethodDef *method =
-        found != NULL && Py_IS_TYPE(found, &PyMethodDescr_Type) ? ((PyMethodDescrObject *)found)->d_method : NULL;
-    Py_XDECREF(dict);
-    return method != NULL && method->ml_flags == METH_FASTCALL ? method : NULL;
-}
-
-/* The type of generators has the same two functions, and tells what they were. */
-static const char *
-put_in_place(void)
-{
-    PyAsyncMethods *slots = PyCoro_Type.tp_as_async;
-    sendfunc theirs = PyGen_Type.tp_as_async == NULL ? NULL : PyGen_Type.tp_as_async->am_send;
-    if (slots == NULL || theirs == NULL)
-        return "Coroutines of this Python have no am_send: their steps cannot be seen.";
-    if (slots->am_send != send_step) {
-        if (slots->am_send == theirs) {
-            hot.original_send = theirs;
-            slots->am_send = send_step;
-        } else if (!left_in_chain) {
-            return "Another tool has replaced am_send of the coroutine type: stop it, or start glassbottom before it.";
-        }
-    }
-    PyMethodDef *ours = throw_method(&PyCoro_Type), *generators = throw_method(&PyGen_Type);
-    /* Without it steps by exception are not seen, and ends by it are found by steps_reconcile(). */
-    if (ours != NULL && generators != NULL && ours->ml_meth == generators->ml_meth) {
-        original_throw = (throw_function)(void (*)(void))ours->ml_meth;
-        replaced_throw = ours;
-        ours->ml_meth = (PyCFunction)(void (*)(void))throw_step;
-    }
-    left_in_chain = false;
-    return NULL;
-}
-
-static void
-take_away(void)
-{
-    if (hot.original_send == NULL)
-        return;
-    if (PyCoro_Type.tp_as_async->am_send == send_step)
-        PyCoro_Type.tp_as_async->am_send = hot.original_send;
-    else
-        left_in_chain = true;
-    if (replaced_throw != NULL && replaced_throw->ml_meth == (PyCFunction)(void (*)(void))throw_step) {
-        replaced_throw->ml_meth = (PyCFunction)(void (*)(void))original_throw;
-        replaced_throw = NULL;
-    }
-}
-
-static bool exit_ready;
-
-/* At the end of the interpreter, when no Python object is left: one that is begun anew in this process is another's. */
-static void
-at_exit(void)
-{
-    gb_watchdog_python_ended(); /* before its thread sees that nobody counts */
-    atomic_store(&gb_steps_counting, false);
-    hot.generation++;
-    take_away();
-    gb_step_tables_forget(true);
-    gb_blocks_forget(false);
-    exit_ready = false;
-    gb_step_loops_forget(false);
-    hot.last_thread = 0;
-}
-
-int
-gb_steps_start(void)
-{
-    if (atomic_load(&gb_steps_counting))
-        return 0;
-    if (!thread_key_ready && pthread_key_create(&thread_key, give_back_record) != 0) {
-        PyErr_SetString(PyExc_RuntimeError, "This process has no thread-specific key left: steps cannot be seen.");
-        return -1;
-    }
-    thread_key_ready = true;
-    if (gb_step_tables_map() < 0 || gb_fork_install() < 0)
-        return -1;
-    if (!exit_ready && Py_AtExit(at_exit) == 0)
-        exit_ready = true;
-    hot.main_interpreter = PyInterpreterState_Main();
-    hot.generation++;
-    gb_step_tables_forget(false);
-    Py_XDECREF(gb_step_functions_take(true)); /* of the time before */
-    PyErr_Clear();
-    gb_step_loops_forget(true);
-    for (uint32_t i = 0; i < GB_STEP_THREADS_MAX; i++)
-        gb_step_records[i].look_ns = 0;
-    gb_steps_counted = gb_step_threads_dropped = 0;
-    gb_step_functions_dropped = gb_step_coroutines_dropped = gb_step_thrown = 0;
-    gb_step_clock_start();
-    const char *reason = put_in_place();
-    if (reason != NULL) {
-        PyErr_SetString(PyExc_RuntimeError, reason);
-        return -1;
-    }
-    atomic_store(&gb_steps_counting, true);
-    return 0;
-}
-
-void
-gb_steps_stop(void)
-{
-    if (!atomic_load(&gb_steps_counting))
-        return;
-    atomic_store(&gb_steps_counting, false);
-    hot.generation++;
-    take_away();
-    gb_step_tables_forget(false);
-    gb_step_loops_forget(true);
-    gb_watchdog_steps_stopped();
 }
 
 #else
@@ -523,41 +412,4 @@ gb_step_has_begun(PyObject *coroutine)
     return false;
 }
 
-int
-gb_steps_start(void)
-{
-    PyErr_SetString(PyExc_RuntimeError, GB_UNSUPPORTED);
-    return -1;
-}
-
-void
-gb_steps_stop(void)
-{
-}
-
 #endif
-
-/* The thread that forked may be in a step, and will come back out of it: its record stays, and its generation tells it
- * that nobody counts any more. */
-void
-gb_steps_after_fork_child(void)
-{
-#ifndef GB_UNSUPPORTED
-    atomic_store(&gb_steps_counting, false);
-    hot.generation++;
-    for (uint32_t i = 0; i < GB_STEP_THREADS_MAX; i++) {
-        gb_step_record *r = &gb_step_records[i];
-        r->look_ns = 0;
-        if (r == this_thread.record)
-            continue;
-        r->coroutine = NULL;
-        uint64_t seq = atomic_load(&r->seq);
-        atomic_store(&r->seq, seq + (seq & 1));
-        atomic_store(&r->used, 0);
-    }
-    gb_step_tables_forget(true);
-    gb_step_loops_forget(false);
-    gb_steps_counted = gb_step_threads_dropped = 0;
-    gb_step_functions_dropped = gb_step_coroutines_dropped = gb_step_thrown = 0;
-#endif
-}

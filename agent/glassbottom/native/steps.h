@@ -1,4 +1,4 @@
-/* steps.h: what steps.c, step_clock.c, step_tables.c, step_loops.c, step_report.c, blocks.c and watchdog.c share. Everything in it needs the GIL of the main
+/* steps.h: what steps.c, the other step_*.c, blocks.c and watchdog.c share. Everything in it needs the GIL of the main
  * interpreter unless it says otherwise.
  */
 #ifndef GB_STEPS_H
@@ -160,9 +160,34 @@ extern _Atomic uint32_t gb_step_records_used; /* those beyond were never used */
 extern atomic_bool gb_steps_counting;
 extern uint64_t gb_steps_counted, gb_step_threads_dropped;
 
+bool gb_step_has_begun(PyObject *coroutine); /* of the exact type */
+
+typedef PyObject *(*gb_step_throw_function)(PyObject *, PyObject *const *, Py_ssize_t);
+
+/* What every step reads is one line of memory. */
+typedef struct {
+    _Alignas(64) sendfunc original_send; /* set once, before the wrapper is in place */
+    PyInterpreterState *main_interpreter;
+    uint64_t generation; /* steps that began in another are not counted: the tables were emptied meanwhile */
+    /* The thread that stepped last, by the number of its state, which no other ever has (0: none), and its record. Most
+     * programs have one loop, and asking for a thread's own memory is a call. */
+    uint64_t last_thread;
+    gb_step_record *last_record;
+} gb_step_hot_state;
+extern gb_step_hot_state gb_step_hot;
+extern gb_step_throw_function gb_step_original_throw; /* set before the wrapper is in place */
+
+/* The wrappers, as slot am_send and as method throw(). */
+PySendResult gb_step_send(PyObject *coroutine, PyObject *arg, PyObject **result);
+PyObject *gb_step_throw(PyObject *coroutine, PyObject *const *args, Py_ssize_t n);
+/* Before the first step. -1 with an exception. */
+int gb_step_threads_prepare(void);
+void gb_step_threads_after_fork_child(void);
+
+/* ---- step_place.c: puts the wrappers in place ---------------------------------------------------------------------- */
+
 int gb_steps_start(void); /* -1 with an exception */
 void gb_steps_stop(void);
-bool gb_step_has_begun(PyObject *coroutine); /* of the exact type */
 
 /* ---- step_loops.c -------------------------------------------------------------------------------------------------- */
 
