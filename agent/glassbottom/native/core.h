@@ -26,6 +26,7 @@
  *   threads.c, thread_profile.c, thread_roots.c   where every thread is
  *   safepoint.c   asks the main thread to do something between two instructions
  *   fork.c        what a forked child must forget
+ *   python_end.c  what must be forgotten when the interpreter ends
  *   module.c      the Python face of the heap, and the methods of all
  *
  * Contracts in names: _nopy calls no Python API and may run without the GIL; _gil needs the GIL but allocates
@@ -272,6 +273,7 @@ uint32_t gb_label_gil(PyThreadState *ts);
 /* The label in the context of another thread's state. An ordinary call; never raises. */
 uint32_t gb_label_of_thread(PyThreadState *ts);
 extern PyMethodDef gb_label_methods[];
+void gb_labels_python_ended(void);
 
 /* ---- operations.c ---------------------------------------------------------------------------------------------- */
 
@@ -309,6 +311,10 @@ extern PyMethodDef gb_thread_methods[];
 void gb_steps_after_fork_child(void);
 void gb_watchdog_after_fork_child(void);
 void gb_threads_after_fork_child(void);
+/* At the end of the interpreter. */
+void gb_steps_python_ended(void);
+void gb_watchdog_python_ended(void);
+void gb_threads_python_ended(void);
 /* Code of the coroutine whose step runs in that thread, borrowed, or NULL. With the GIL. */
 PyCodeObject *gb_step_code_gil(unsigned long thread_id);
 /* Reads the threads' CPU clocks; to be called just before the GIL is wanted for gb_threads_sample(), so that it can
@@ -325,12 +331,14 @@ PyObject *gb_threads_roots(PyObject *self, PyObject *args);
 /* The call is made in the main thread, with the GIL, between two instructions. False when it will not be. */
 bool gb_ask_main_thread_nopy(int (*call)(void *));
 
-/* ---- snapshot.c, fork.c --------------------------------------------------------------------------------------- */
+/* ---- snapshot.c, fork.c, python_end.c --------------------------------------------------------------------------- */
 
 extern uint64_t gb_snapshot_ns;
 void gb_snapshot_after_fork_child(void);
 PyObject *gb_snapshot(void);
 int gb_fork_install(void);
+/* Once in the life of an interpreter. Where Python has no room for it nothing is forgotten. */
+void gb_python_end_install(void);
 
 /* ---- clocks --------------------------------------------------------------------------------------------------- */
 

@@ -79,6 +79,12 @@ gb_label_of_thread(PyThreadState *ts)
     return label;
 }
 
+void
+gb_labels_python_ended(void)
+{
+    variable = ids = names = NULL;
+}
+
 static PyObject *
 native_set_label_variable(PyObject *self, PyObject *arg)
 {
@@ -91,6 +97,7 @@ native_set_label_variable(PyObject *self, PyObject *arg)
     if (arg == Py_None) {
         variable = NULL;
     } else {
+        gb_python_end_install();
         Py_INCREF(arg);
         variable = arg;
     }
@@ -109,6 +116,7 @@ make_tables(void)
         Py_XDECREF(new_names);
         return -1;
     }
+    gb_python_end_install();
     ids = new_ids;
     names = new_names;
     return 0;

@@ -99,9 +99,13 @@ gb_step_loops_forget(bool release)
             Py_XDECREF(reference);
     }
     gb_step_loops_dropped = 0;
-    /* A child has its own copies of these; what begins after the end of an interpreter has not. */
-    if (!release && !Py_IsInitialized())
+    if (release) {
+        /* On 3.11 whoever holds the function holds the module, and with it the tasks of an interpreter that has ended. */
+        Py_CLEAR(get_running_loop);
+        Py_CLEAR(gb_cancelled_error);
+    } else if (!Py_IsInitialized()) { /* A child has its own copies of these. */
         get_running_loop = gb_cancelled_error = NULL;
+    }
 }
 
 PyObject *

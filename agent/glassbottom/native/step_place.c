@@ -66,19 +66,14 @@ take_away(void)
     }
 }
 
-static bool exit_ready;
-
-/* At the end of the interpreter, when no Python object is left: one that is begun anew in this process is another's. */
-static void
-at_exit(void)
+void
+gb_steps_python_ended(void)
 {
-    gb_watchdog_python_ended(); /* before its thread sees that nobody counts */
     atomic_store(&gb_steps_counting, false);
     gb_step_hot.generation++;
     take_away();
     gb_step_tables_forget(true);
     gb_blocks_forget(false);
-    exit_ready = false;
     gb_step_loops_forget(false);
     gb_step_hot.last_thread = 0;
 }
@@ -90,8 +85,7 @@ gb_steps_start(void)
         return 0;
     if (gb_step_threads_prepare() < 0 || gb_step_tables_map() < 0 || gb_fork_install() < 0)
         return -1;
-    if (!exit_ready && Py_AtExit(at_exit) == 0)
-        exit_ready = true;
+    gb_python_end_install();
     gb_step_hot.main_interpreter = PyInterpreterState_Main();
     gb_step_hot.generation++;
     gb_step_tables_forget(false);
@@ -136,6 +130,11 @@ gb_steps_start(void)
 
 void
 gb_steps_stop(void)
+{
+}
+
+void
+gb_steps_python_ended(void)
 {
 }
 

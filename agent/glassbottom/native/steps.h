@@ -222,6 +222,5 @@ void gb_blocks_steps_stopped(void);
 /* Without dropping a reference: at the end of the interpreter, or in a forked child. */
 void gb_blocks_forget(bool child);
 void gb_watchdog_steps_stopped(void);
-void gb_watchdog_python_ended(void);
 
 #endif

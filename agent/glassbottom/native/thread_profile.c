@@ -125,7 +125,7 @@ gb_profile_forget(void)
     truncated_before = overflowed_before = rows_dropped = 0;
     if (tables == NULL || madvise(tables, tables_bytes, MADV_DONTNEED) != 0)
         return;
-    /* Zeroed, without copying one page of the parent's. The code objects stay referenced: see fork.c. */
+    /* Zeroed, in a child without copying one page of the parent's. The code objects stay referenced: see fork.c. */
     for (gb_profile *g = both; g < both + 2; g++) {
         g->paths.nodes_used = GB_NODE_FIRST;
         g->paths.codes_used = 1;

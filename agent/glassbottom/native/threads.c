@@ -58,16 +58,30 @@ end(void)
     atomic_flag_clear_explicit(&looking, memory_order_release);
 }
 
-void
-gb_threads_after_fork_child(void)
+/* Of an interpreter that is no more, or not in this process. */
+static void
+forget(void)
 {
-    /* Agents' threads are not in the child, and what was gathered is the parent's. */
-    atomic_flag_clear(&looking);
     excluded_used = 0;
     gb_threads_known = 0;
     last_tick_ns = 0;
     rng = 0;
     gb_profile_forget();
+}
+
+void
+gb_threads_after_fork_child(void)
+{
+    atomic_flag_clear(&looking);
+    forget();
+}
+
+void
+gb_threads_python_ended(void)
+{
+    begin(); /* the clock's thread may be in the middle of a look */
+    forget();
+    end();
 }
 
 /* ---- the agent's own threads ---------------------------------------------------------------------------------- */
@@ -230,8 +244,10 @@ prepare(void)
         threads = gb_profile_map(2 * GB_THREADS_MAX * sizeof(seen_thread));
         spare = threads == NULL ? NULL : threads + GB_THREADS_MAX;
     }
-    if (rng == 0)
+    if (rng == 0) { /* the first in this process, or of this interpreter */
         rng = gb_thread_seed_nopy();
+        gb_python_end_install();
+    }
     return threads != NULL;
 }
 

@@ -30,7 +30,7 @@ void *gb_profile_map(size_t more);
 /* The one that gathers. Only after gb_profile_map(). */
 gb_profile *gb_profile_now(void);
 void gb_profile_add(gb_profile *g, const gb_profile_row *sample);
-/* Without dropping a reference: in a forked child. Zeroes the caller's bytes too. */
+/* Without dropping a reference: at the end of the interpreter, or in a forked child. Zeroes the caller's bytes too. */
 void gb_profile_forget(void);
 
 /* ---- threads.c ---------------------------------------------------------------------------------------------------- */

@@ -92,20 +92,11 @@ look(uint64_t now)
 
 /* ---- the end of the interpreter -------------------------------------------------------------------------------------- */
 
-static bool at_end_registered;
-
 void
 gb_watchdog_python_ended(void)
 {
     atomic_fetch_add(&ends_of_python, 1);
-    at_end_registered = watchdog_running = clock_running = false;
-}
-
-static void
-register_end(void)
-{
-    if (!at_end_registered)
-        at_end_registered = Py_AtExit(gb_watchdog_python_ended) == 0;
+    watchdog_running = clock_running = false;
 }
 
 /* Back from waiting. A daemon thread that asks for the GIL of an interpreter that is being taken down finds its thread
@@ -191,7 +182,7 @@ native_run_watchdog(PyObject *self, PyObject *arg)
     }
     uint64_t now = gb_monotonic_ns();
     uint64_t end = end_of(seconds, now), next = now, patience = end + PATIENCE_NS;
-    register_end();
+    gb_python_end_install();
     uint32_t ends = atomic_load(&ends_of_python);
     PyThreadState *state = PyEval_SaveThread();
     /* Without steps there is nothing to look at, but time passes all the same. */
@@ -280,7 +271,7 @@ native_run_clock(PyObject *self, PyObject *arg)
         gap = 0;
         next = NEVER_NS;
     }
-    register_end();
+    gb_python_end_install();
     uint32_t ends = atomic_load(&ends_of_python);
     PyThreadState *state = PyEval_SaveThread();
     bool stop = false;
