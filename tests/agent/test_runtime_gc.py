@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import random
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,10 +13,24 @@ import pytest
 from glassbottom.probes.runtime_gc import Collections
 
 
+class Drawn(random.Random):
+    """Draws what it is told: 0 hears every interval, nearly 1 none that need not be heard."""
+
+    value = 0.0
+
+    def random(self) -> float:
+        return self.value
+
+
 @pytest.fixture
-def collections() -> Iterator[Collections]:
+def draw() -> Drawn:
+    return Drawn()
+
+
+@pytest.fixture
+def collections(draw: Drawn) -> Iterator[Collections]:
     gc.freeze()  # what pytest has in memory would make each collection take a tenth of a second
-    watched = Collections()
+    watched = Collections(draw)
     watched.start()
     yield watched
     watched.stop()
@@ -150,3 +166,41 @@ def test_paths_are_bounded(collections: Collections) -> None:
         exec(compile("def f(c): return c._keep(2, ((f.__code__, 0),), 5)", f"{i}.py", "exec"), namespace)
         namespace["f"](collections)
     assert len(collections._paths) == 64
+
+
+def quick_ones(n: int = 3000) -> None:
+    for _ in range(n):
+        gc.collect(0)
+
+
+def test_collections_too_many_to_hear_of_are_reckoned_from_those_that_were_heard(
+    collections: Collections, draw: Drawn
+) -> None:
+    ours = collections._callback
+    quick_ones()
+    draw.value = 0.999
+    heard = readings(collections)["cpython.gc.pause_time", "0"]
+    assert ours not in gc.callbacks
+    quick_ones(6000)
+    draw.value = 0.0
+    both = readings(collections)["cpython.gc.pause_time", "0"]
+    assert collections.unheard == 1
+    assert both - heard == pytest.approx(2 * heard, rel=0.2)
+    assert ours in gc.callbacks
+    assert collections.lost == 0
+
+
+def test_collections_that_take_long_are_always_heard(collections: Collections, draw: Drawn) -> None:
+    draw.value = 0.999
+    for _ in range(3):
+        thrash(5)
+        collections.read(1)
+    assert collections.unheard == 0
+
+
+def test_a_few_collections_are_always_heard(collections: Collections, draw: Drawn) -> None:
+    draw.value = 0.999
+    collections.read(1)
+    time.sleep(0.05)
+    collections.read(1)
+    assert collections.unheard == 0

@@ -90,6 +90,7 @@ class RuntimeProbe:
             "runtime_read_ms_max": self._read_ms_max,
             "runtime_pss_ms_max": self._pss.seconds_max * 1e3,
             "gc_callback_losses_total": self._collections.lost,
+            "gc_intervals_unheard_total": self._collections.unheard,
             "descriptor_openers_armed": float(self._openers.armed),
             "descriptor_openers_overflowed_total": self._openers.overflowed,
         }
