@@ -1,11 +1,15 @@
-"""A collector double, and agents over a fake core that end with their test."""
+"""What tests of the agent share: a collector double, agents and probes that end with their test, both kinds of loop."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import glassbottom
 import pytest
+import uvloop
+from glassbottom import _profile
 from glassbottom._agent import Agent
 from glassbottom._clock import Clock
 from glassbottom._config import Config, from_env
@@ -17,6 +21,11 @@ from glassbottom.transport.queue import BatchQueue
 
 from tests.support.ingest_double import IngestDouble
 from tests.support.native_fake import FakeCore, FakeSite
+from tests.support.profiled import Recorded
+from tests.support.spans import seen, tracer
+from tests.support.tasks_rig import Main, Rig, Run
+
+__all__ = ["agents", "double", "recorded", "rig", "run", "seen", "tracer", "way"]
 
 QUICK = {
     "snapshot_interval_s": 0.1,
@@ -71,3 +80,42 @@ def agents() -> Iterator[Callable[..., Agent]]:
 def double() -> Iterator[IngestDouble]:
     with IngestDouble() as double:
         yield double
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Run:
+    """Runs a coroutine to its end on a new loop of each kind."""
+    factory = asyncio.new_event_loop if request.param == "asyncio" else uvloop.new_event_loop
+
+    def run(main: Main) -> Any:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            return runner.run(main)
+
+    return run
+
+
+@pytest.fixture
+def recorded() -> Iterator[Recorded]:
+    """What `glassbottom.profile` measures meanwhile."""
+    found = Recorded()
+    _profile.attach(found.recorder)
+    yield found
+    _profile.detach()
+
+
+@pytest.fixture(params=["plain", "off", "on"])
+def way(request: pytest.FixtureRequest) -> Iterator[Callable[[Any], Any]]:
+    """The decorator of one way, which leaves a function plain in the first."""
+    if request.param == "on":
+        _profile.attach(Recorded().recorder)
+    yield (lambda function: function) if request.param == "plain" else glassbottom.profile
+    _profile.detach()
+
+
+@pytest.fixture
+def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
+    """A tasks probe; options by parametrize(indirect=True)."""
+    rig = Rig(**getattr(request, "param", {}))
+    yield rig
+    rig.probe.stop(1.0)
+    assert rig.guard.errors == 0

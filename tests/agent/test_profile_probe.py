@@ -21,7 +21,7 @@ from glassbottom.transport.encode import without_codec
 from glassbottom.transport.queue import BatchQueue
 from glassbottom.wire.v1 import profile_pb2
 
-from tests.native.test_fork import in_child
+from tests.support.forking import in_child
 
 CLOCK, WATCHDOG = "glassbottom-clock", "glassbottom-watchdog"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -35,12 +35,6 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocket
 
 from tests.support.spans import Watched, forget_provider, watched
-
-
-@pytest.fixture
-def seen() -> Iterator[Watched]:
-    with watched() as found:
-        yield found
 
 
 def counts(seen: Watched) -> dict[str, int]:

@@ -22,12 +22,6 @@ from tests.support.spans import Watched, watched
 BODY = {"type": "http.response.body", "body": b"."}
 
 
-@pytest.fixture
-def seen() -> Iterator[Watched]:
-    with watched() as found:
-        yield found
-
-
 def start(status: int = 200, **more: Any) -> dict[str, Any]:
     return {"type": "http.response.start", "status": status, "headers": [], **more}
 

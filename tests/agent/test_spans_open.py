@@ -10,7 +10,6 @@ from glassbottom import _labels
 from glassbottom.spans import open_spans
 from glassbottom.testing import FakeClock
 from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanKind
 
 from tests.support.spans import Watched, watched
@@ -29,11 +28,6 @@ class Present(FakeClock):
 def seen() -> Iterator[Watched]:
     with watched(Present(), open_s=300.0) as found:
         yield found
-
-
-@pytest.fixture
-def tracer(seen: Watched) -> trace.Tracer:
-    return TracerProvider(shutdown_on_exit=False).get_tracer("tests")
 
 
 def open_for(tracer: trace.Tracer, age_s: float, name: str = "upload", **more: object) -> trace.Span:

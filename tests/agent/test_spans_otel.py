@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Iterator
 
 import pytest
 from glassbottom import _labels
@@ -20,17 +19,6 @@ from tests.support.spans import Watched, watched
 
 SECOND_NS = 1_000_000_000
 START_NS = 1_800_000_000 * SECOND_NS
-
-
-@pytest.fixture
-def seen() -> Iterator[Watched]:
-    with watched() as found:
-        yield found
-
-
-@pytest.fixture
-def tracer(seen: Watched) -> trace.Tracer:
-    return TracerProvider(shutdown_on_exit=False).get_tracer("tests")
 
 
 def timed(

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import pytest
 from glassbottom.spans.ledger import EXEMPLARS_MAX, EXEMPLARS_PER_NAME_MAX
 from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanKind, StatusCode
 
 from tests.support.spans import Watched, watched
@@ -19,11 +18,6 @@ START_NS = 1_800_000_000_000_000_000
 def seen() -> Iterator[Watched]:
     with watched(slow_ms=1000.0) as found:
         yield found
-
-
-@pytest.fixture
-def tracer(seen: Watched) -> trace.Tracer:
-    return TracerProvider(shutdown_on_exit=False).get_tracer("tests")
 
 
 def lasting(tracer: trace.Tracer, duration_ms: float, name: str = "GET /a", **more: object) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import uvloop
 from glassbottom import _native
 from glassbottom._guard import Guard
 from glassbottom.probes.definitions import Definer
@@ -18,8 +17,9 @@ from glassbottom.probes.tasks_lints import waits_for_itself
 from glassbottom.probes.tasks_watch import Watch
 from glassbottom.wire.v1 import tasks_pb2
 
+from tests.support.tasks_rig import Run, ended
+
 STUCK_S = 0.05
-Main = Coroutine[Any, Any, Any]
 
 
 class Rig:
@@ -68,27 +68,10 @@ def rig() -> Iterator[Rig]:
     _native.steps_stop()
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Callable[[Main], Any]:
-    factory = asyncio.new_event_loop if request.param == "asyncio" else uvloop.new_event_loop
-
-    def run(main: Main) -> Any:
-        with asyncio.Runner(loop_factory=factory) as runner:
-            return runner.run(main)
-
-    return run
-
-
-async def ended(tasks: list[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
 # Faults
 
 
-def test_a_future_that_was_lost_leaves_its_task_stuck(rig: Rig, run: Callable[[Main], Any]):
+def test_a_future_that_was_lost_leaves_its_task_stuck(rig: Rig, run: Run):
     async def waits() -> None:
         answer = asyncio.get_running_loop().create_future()
         pending = {1: answer}
@@ -103,7 +86,7 @@ def test_a_future_that_was_lost_leaves_its_task_stuck(rig: Rig, run: Callable[[M
     run(main())
 
 
-def test_an_event_that_only_its_waiter_knows_leaves_it_stuck(rig: Rig, run: Callable[[Main], Any]):
+def test_an_event_that_only_its_waiter_knows_leaves_it_stuck(rig: Rig, run: Run):
     async def waits(make: Callable[[], Any], wait: str) -> None:
         lost = make()
         await getattr(lost, wait)()
@@ -118,7 +101,7 @@ def test_an_event_that_only_its_waiter_knows_leaves_it_stuck(rig: Rig, run: Call
     run(main())
 
 
-def test_a_task_that_nobody_knows_but_a_lost_future_is_an_orphan(rig: Rig, run: Callable[[Main], Any]):
+def test_a_task_that_nobody_knows_but_a_lost_future_is_an_orphan(rig: Rig, run: Run):
     async def waits() -> None:
         await asyncio.get_running_loop().create_future()
 
@@ -135,7 +118,7 @@ def test_a_task_that_nobody_knows_but_a_lost_future_is_an_orphan(rig: Rig, run: 
     run(main())
 
 
-def test_a_lock_that_nobody_released_leaves_all_who_wait_for_it_stuck(rig: Rig, run: Callable[[Main], Any]):
+def test_a_lock_that_nobody_released_leaves_all_who_wait_for_it_stuck(rig: Rig, run: Run):
     async def forgets(lock: asyncio.Lock) -> None:
         await lock.acquire()
 
@@ -159,7 +142,7 @@ def test_a_lock_that_nobody_released_leaves_all_who_wait_for_it_stuck(rig: Rig, 
     run(main())
 
 
-def test_two_tasks_that_hold_what_the_other_wants_are_a_deadlock(rig: Rig, run: Callable[[Main], Any]):
+def test_two_tasks_that_hold_what_the_other_wants_are_a_deadlock(rig: Rig, run: Run):
     async def left(first: asyncio.Lock, second: asyncio.Lock) -> None:
         async with first:
             await asyncio.sleep(0)
@@ -182,7 +165,7 @@ def test_two_tasks_that_hold_what_the_other_wants_are_a_deadlock(rig: Rig, run: 
     run(main())
 
 
-def test_a_task_that_waits_for_a_lock_it_holds_is_a_deadlock(rig: Rig, run: Callable[[Main], Any]):
+def test_a_task_that_waits_for_a_lock_it_holds_is_a_deadlock(rig: Rig, run: Run):
     async def twice(lock: asyncio.Lock) -> None:
         async with lock:
             await again(lock)
@@ -199,7 +182,7 @@ def test_a_task_that_waits_for_a_lock_it_holds_is_a_deadlock(rig: Rig, run: Call
     run(main())
 
 
-def test_a_holder_that_waits_for_a_child_that_waits_for_the_lock_is_a_deadlock(rig: Rig, run: Callable[[Main], Any]):
+def test_a_holder_that_waits_for_a_child_that_waits_for_the_lock_is_a_deadlock(rig: Rig, run: Run):
     async def parent(lock: asyncio.Lock) -> None:
         async with lock:
             await asyncio.gather(child(lock))
@@ -220,7 +203,7 @@ def test_a_holder_that_waits_for_a_child_that_waits_for_the_lock_is_a_deadlock(r
 # No faults
 
 
-def test_a_healthy_program_raises_nothing(rig: Rig, run: Callable[[Main], Any]):
+def test_a_healthy_program_raises_nothing(rig: Rig, run: Run):
     class Service:
         """With the habits of services: workers, a stop event, a lock held for long, timeouts, threads, a socket."""
 
@@ -322,7 +305,7 @@ def test_a_healthy_program_raises_nothing(rig: Rig, run: Callable[[Main], Any]):
     run(main())
 
 
-def test_the_task_of_asyncio_run_may_wait_for_ever(rig: Rig, run: Callable[[Main], Any]):
+def test_the_task_of_asyncio_run_may_wait_for_ever(rig: Rig, run: Run):
     async def main() -> None:
         done = threading.Event()
         thread = threading.Thread(target=look, args=(asyncio.get_running_loop(), asyncio.current_task(), done))
@@ -343,7 +326,7 @@ def test_the_task_of_asyncio_run_may_wait_for_ever(rig: Rig, run: Callable[[Main
     assert observed == []
 
 
-def test_a_busy_lock_is_not_stuck_however_long_the_queue(rig: Rig, run: Callable[[Main], Any]):
+def test_a_busy_lock_is_not_stuck_however_long_the_queue(rig: Rig, run: Run):
     async def worker(lock: asyncio.Lock) -> None:
         await lock.acquire()  # released by somebody else, so that no holder is seen
         asyncio.get_running_loop().call_later(STUCK_S / 5, lock.release)
@@ -359,7 +342,7 @@ def test_a_busy_lock_is_not_stuck_however_long_the_queue(rig: Rig, run: Callable
     run(main())
 
 
-def test_nothing_of_the_application_is_called(rig: Rig, run: Callable[[Main], Any]):
+def test_nothing_of_the_application_is_called(rig: Rig, run: Run):
     """Objects that raise whatever is asked of them, in every place a look comes by."""
     calls: list[str] = []
 
@@ -416,7 +399,7 @@ def test_nothing_of_the_application_is_called(rig: Rig, run: Callable[[Main], An
     assert calls == []
 
 
-def test_a_task_whose_last_owner_we_are_is_destroyed_in_its_own_thread(rig: Rig, run: Callable[[Main], Any]):
+def test_a_task_whose_last_owner_we_are_is_destroyed_in_its_own_thread(rig: Rig, run: Run):
     from glassbottom.probes.asyncio_objects import Kept
 
     threads: list[int] = []

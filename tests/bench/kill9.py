@@ -29,7 +29,8 @@ import numpy as np
 from glassbottom.wire.v1 import ingest_pb2
 
 from tests.support.collector_process import CollectorProcess
-from tests.support.wire_client import HEAP, METRICS, Code, WireClient, batch, heap_snapshot, metrics_snapshot
+from tests.support.wire_client import WireClient
+from tests.support.wire_messages import HEAP, METRICS, Code, batch, heap_snapshot, metrics_snapshot
 
 IN_FLIGHT_MAX = 40
 DAY_NS = 86_400 * 10**9

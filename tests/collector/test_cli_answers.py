@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from glassbottom_collector.cli import main
 
 from tests.support.cli import Cli
 from tests.support.golden import assert_reads_like
-from tests.support.query_double import AT, AT_NS, BEFORE, BEFORE_NS, INSTANCE, OTHER_INSTANCE, Answers, serving
+from tests.support.query_double import AT, AT_NS, BEFORE, BEFORE_NS, INSTANCE, OTHER_INSTANCE, Answers
 from tests.support.schemas import validate_strictly
 from tests.support.terminal import become_terminal
 
@@ -33,17 +32,6 @@ LINES = {
     "snapshot": ("snapshot", "--service", "checkout"),
 }
 FINDING = 3
-
-
-@pytest.fixture
-def answers() -> Answers:
-    return Answers()
-
-
-@pytest.fixture
-def cli(answers: Answers, capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
-    with serving(answers) as address:
-        yield Cli(address, capsys)
 
 
 def expected_code(name: str) -> int:

@@ -16,17 +16,6 @@ from tests.support.query_double import Answers, serving
 TLS = Path(__file__).resolve().parents[1] / "support/tls"
 
 
-@pytest.fixture
-def answers() -> Answers:
-    return Answers()
-
-
-@pytest.fixture
-def cli(answers: Answers, capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
-    with serving(answers) as address:
-        yield Cli(address, capsys)
-
-
 QUESTIONS = ["top", "timeline", "diff", "leaks", "slow", "tasks", "blocked", "findings", "flame"]
 
 

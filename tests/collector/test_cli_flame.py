@@ -6,7 +6,6 @@ import gzip
 import json
 import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,17 +21,6 @@ from tests.support.terminal import become_terminal
 CPU = ("flame", "--service", "checkout", "--from", BEFORE, "--to", AT)
 WALL = (*CPU, "--type", "wall")
 HEAP_NOW = ("flame", "--service", "checkout", "--at", AT)
-
-
-@pytest.fixture
-def answers() -> Answers:
-    return Answers()
-
-
-@pytest.fixture
-def cli(answers: Answers, capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
-    with serving(answers) as address:
-        yield Cli(address, capsys)
 
 
 def read_pprof(cli: Cli, path: Path, *line: str) -> profile_pb2.Profile:

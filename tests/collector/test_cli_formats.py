@@ -8,7 +8,6 @@ import html
 import json
 import math
 import re
-from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -22,17 +21,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.cli import Cli
-from tests.support.query_double import AT, AT_NS, BEFORE, BEFORE_NS, HEAP, Answers, serving
+from tests.support.query_double import AT, AT_NS, BEFORE, BEFORE_NS, HEAP
 
 TOP = ("top", "--service", "checkout", "--at", AT)
 DIFF = ("diff", "--service", "checkout", "--from", BEFORE, "--to", AT)
 FORMATS = ("pprof", "folded", "speedscope", "html")
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
-    with serving(Answers()) as address:
-        yield Cli(address, capsys)
 
 
 @pytest.fixture

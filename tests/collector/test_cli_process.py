@@ -4,26 +4,12 @@ from __future__ import annotations
 
 import signal
 import subprocess
-from collections.abc import Iterator
-
-import pytest
 
 from tests.support.cli import MODULE
 from tests.support.collector_process import python_environment
-from tests.support.query_double import AT, Answers, serving
+from tests.support.query_double import AT, Answers
 
 LEAKS = ("leaks", "--service", "checkout")
-
-
-@pytest.fixture
-def answers() -> Answers:
-    return Answers()
-
-
-@pytest.fixture
-def address(answers: Answers) -> Iterator[str]:
-    with serving(answers) as address:
-        yield address
 
 
 def start(*line: str, **more: str) -> subprocess.Popen[bytes]:

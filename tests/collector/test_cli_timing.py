@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 from glassbottom.wire.v1 import common_pb2, operations_pb2, query_pb2
@@ -13,21 +12,10 @@ from hypothesis import strategies as st
 
 from tests.support import query_double_time
 from tests.support.cli import Cli
-from tests.support.query_double import AT, AT_NS, BEFORE, BEFORE_NS, Answers, serving
+from tests.support.query_double import AT, AT_NS, BEFORE, BEFORE_NS, Answers
 
 FINDING = 3
 BETWEEN = ("--service", "checkout", "--from", BEFORE, "--to", AT)
-
-
-@pytest.fixture
-def answers() -> Answers:
-    return Answers()
-
-
-@pytest.fixture
-def cli(answers: Answers, capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
-    with serving(answers) as address:
-        yield Cli(address, capsys)
 
 
 # ---- slow -----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from typing import Any
 
 import grpc
@@ -23,17 +23,6 @@ from tests.support.terminal import become_terminal
 from tests.support.watching import PANELS, Panel, answered, app_for, running, screen
 
 pytestmark = pytest.mark.once  # Textual's pilot waits for screens, and what they show does not depend on the version
-
-
-@pytest.fixture
-def answers() -> Answers:
-    return Answers()
-
-
-@pytest.fixture
-def address(answers: Answers) -> Iterator[str]:
-    with serving(answers) as address:
-        yield address
 
 
 def run(story: Coroutine[Any, Any, None]) -> None:

@@ -16,7 +16,7 @@ from glassbottom_collector.model.heap import HeapSnapshot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.wire_client import HEAP, SITE_COLUMNS, TYPE_COLUMNS, Code, batch, heap_snapshot, metrics_snapshot
+from tests.support.wire_messages import HEAP, SITE_COLUMNS, TYPE_COLUMNS, Code, batch, heap_snapshot, metrics_snapshot
 
 LIMITS = IngestConfig()
 NOW_NS = time.time_ns()

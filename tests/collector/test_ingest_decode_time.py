@@ -21,25 +21,13 @@ from glassbottom_collector.storage.embedded.columns import Arrival, day_tables
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.wire_client import (
-    SAMPLE_COLUMNS,
-    Code,
-    group,
-    histogram,
-    loop,
-    observation,
-    observations_snapshot,
-    operation,
-    operations_snapshot,
-    profile_snapshot,
-    tasks_snapshot,
-)
+from tests.support import wire_messages as wire
 
 LIMITS = IngestConfig()
 NOW_NS = time.time_ns()
 S = 10**9
 HOUR = 3600 * S
-CODE = Code()
+CODE = wire.Code()
 FRAME = CODE.frame("Cart.add", "/srv/app/cart.py", 42)
 STACK = CODE.stack(("Cart.add", "/srv/app/cart.py", 42), label="GET /cart/{id}")
 DEFINED = CODE.definitions()
@@ -50,31 +38,35 @@ PROCESS = Process("checkout", "a" * 32, 1, NOW_NS)
 def operations() -> operations_pb2.OperationsSnapshot:
     """In order, with a row of every kind."""
     rows = [
-        operation("GET /cart/{id}", 0.1, 0.2, 0.0, span_kind="SERVER", cpu_count=3, cpu_user_s=0.01),
-        *(operation("Cart.add", 0.003, kind=kind, frame=FRAME, route="GET /cart/{id}") for kind in (2, 3, 4)),
+        wire.operation("GET /cart/{id}", 0.1, 0.2, 0.0, span_kind="SERVER", cpu_count=3, cpu_user_s=0.01),
+        *(wire.operation("Cart.add", 0.003, kind=kind, frame=FRAME, route="GET /cart/{id}") for kind in (2, 3, 4)),
     ]
-    return operations_snapshot(NOW_NS - 10 * S, NOW_NS, rows, DEFINED)
+    return wire.operations_snapshot(NOW_NS - 10 * S, NOW_NS, rows, DEFINED)
 
 
 def tasks() -> tasks_pb2.TasksSnapshot:
     """In order: two loops, two groups, an edge."""
-    groups = [group([FRAME], 3, steps=9, busy_s=0.5), group([FRAME, FRAME], loop=1, task_name="Task-1")]
-    return tasks_snapshot(NOW_NS, [loop(7, [0.001]), loop(8, ready=3, ready_max=9)], groups, [(0, 1, 3)], DEFINED)
+    groups = [wire.group([FRAME], 3, steps=9, busy_s=0.5), wire.group([FRAME, FRAME], loop=1, task_name="Task-1")]
+    return wire.tasks_snapshot(
+        NOW_NS, [wire.loop(7, [0.001]), wire.loop(8, ready=3, ready_max=9)], groups, [(0, 1, 3)], DEFINED
+    )
 
 
 def profile() -> profile_pb2.ProfileSnapshot:
     """In order, with two rows."""
     rows = [(STACK, "MainThread", "", 9, 1.0, 0.5), (5, "worker", "handler", 1, 0.1, 0.0)]
-    return profile_snapshot(NOW_NS - 10 * S, NOW_NS, rows, DEFINED)
+    return wire.profile_snapshot(NOW_NS - 10 * S, NOW_NS, rows, DEFINED)
 
 
 def observations() -> observations_pb2.ObservationsSnapshot:
     """In order, with two rows."""
     rows = [
-        observation(NOW_NS - S, "loop.blocked", "Cart.add", 1.5, stack=STACK, attributes={"thread.name": "MainThread"}),
-        observation(NOW_NS - 100 * HOUR, "span.slow", "GET /cart/{id}", 360_000.0),
+        wire.observation(
+            NOW_NS - S, "loop.blocked", "Cart.add", 1.5, stack=STACK, attributes={"thread.name": "MainThread"}
+        ),
+        wire.observation(NOW_NS - 100 * HOUR, "span.slow", "GET /cart/{id}", 360_000.0),
     ]
-    return observations_snapshot(NOW_NS, rows, DEFINED, dropped=4)
+    return wire.observations_snapshot(NOW_NS, rows, DEFINED, dropped=4)
 
 
 DECODERS: dict[str, tuple[Callable[[], Any], Callable[..., Any]]] = {
@@ -279,7 +271,7 @@ def test_an_observation_does_not_lie_after_its_batch() -> None:
 
 def with_duration(**change: Any) -> operations_pb2.OperationsSnapshot:
     """One operation with a histogram that is in order but for this."""
-    message = operations_snapshot(NOW_NS - S, NOW_NS, [operation("a", 0.1, 0.2)])
+    message = wire.operations_snapshot(NOW_NS - S, NOW_NS, [wire.operation("a", 0.1, 0.2)])
     for field, value in change.items():
         if field == "counts":
             message.operations[0].duration.counts[:] = value
@@ -340,8 +332,8 @@ def test_a_histogram_of_any_scale_is_taken_and_stored(scale: int) -> None:
 
 
 def test_histograms_are_told_apart_when_many_are_checked_at_once() -> None:
-    rows = [operation(f"f{place}", *[0.001 * (place + 1)] * place) for place in range(50)]
-    found = decoded(operations_snapshot(NOW_NS - S, NOW_NS, rows))
+    rows = [wire.operation(f"f{place}", *[0.001 * (place + 1)] * place) for place in range(50)]
+    found = decoded(wire.operations_snapshot(NOW_NS - S, NOW_NS, rows))
     assert [row.duration.count for row in found.rows] == list(range(50))
     assert [row.duration.counts.tolist() for row in found.rows] == [[place] if place else [] for place in range(50)]
 
@@ -370,7 +362,7 @@ def test_histograms_are_told_apart_when_many_are_checked_at_once() -> None:
         (tasks, lambda m: setattr(m.loops[0], "thread", "t" * 1025), "at most 1024"),
         (tasks, lambda m: setattr(m.loops[0], "ready", -2), "fewer than no callbacks"),
         (tasks, lambda m: setattr(m, "tasks_examined", 5), "5 tasks were examined, of 4"),
-        (tasks, lambda m: m.loops.extend([loop()] * 255), "257 loops; at most 256"),
+        (tasks, lambda m: m.loops.extend([wire.loop()] * 255), "257 loops; at most 256"),
         (profile, lambda m: setattr(m, "thread", struct.pack("<2I", 0, 4)), "samples.thread refers to a name beyond"),
         (profile, lambda m: setattr(m, "task", struct.pack("<2I", 0, 2**32 - 1)), "samples.task refers to a name"),
         (profile, lambda m: m.names.append("n" * 1025), "at most 1024"),
@@ -383,7 +375,11 @@ def test_histograms_are_told_apart_when_many_are_checked_at_once() -> None:
             "33 attributes",
         ),
         (observations, lambda m: m.observations[0].attributes.update({"key": "v" * 1025}), "at most 1024"),
-        (observations, lambda m: m.observations.extend([observation(NOW_NS, "k", "n")] * 1999), "2001 observations"),
+        (
+            observations,
+            lambda m: m.observations.extend([wire.observation(NOW_NS, "k", "n")] * 1999),
+            "2001 observations",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused(
@@ -395,9 +391,9 @@ def test_what_makes_no_sense_is_refused(
     assert sentence in complaint(message)
 
 
-@pytest.mark.parametrize("name", SAMPLE_COLUMNS)
+@pytest.mark.parametrize("name", wire.SAMPLE_COLUMNS)
 def test_a_column_of_samples_of_another_length_is_refused(name: str) -> None:
-    for change in (b"", b"\0", bytes(np.dtype(SAMPLE_COLUMNS[name]).itemsize * 3)):
+    for change in (b"", b"\0", bytes(np.dtype(wire.SAMPLE_COLUMNS[name]).itemsize * 3)):
         message = profile()
         setattr(message, name, change)
         assert complaint(message).startswith("samples.")
@@ -406,18 +402,18 @@ def test_a_column_of_samples_of_another_length_is_refused(name: str) -> None:
 def test_rows_have_a_number() -> None:
     few = IngestConfig(rows_per_batch_max=3)
     assert "4 operations; at most 3" in complaint(operations(), few)
-    many = operations_snapshot(NOW_NS - S, NOW_NS, [operation("a")] * 10_001)
+    many = wire.operations_snapshot(NOW_NS - S, NOW_NS, [wire.operation("a")] * 10_001)
     assert "10001 operations; at most 10000" in complaint(many)
-    crowd = tasks_snapshot(NOW_NS, [loop()], [group([1])] * 4)
+    crowd = wire.tasks_snapshot(NOW_NS, [wire.loop()], [wire.group([1])] * 4)
     assert "4 groups of tasks; at most 3" in complaint(crowd, few)
-    edges = tasks_snapshot(NOW_NS, [loop()], [group([1])], [(0, 0, 1)] * 4)
+    edges = wire.tasks_snapshot(NOW_NS, [wire.loop()], [wire.group([1])], [(0, 0, 1)] * 4)
     assert "4 edges between groups of tasks; at most 3" in complaint(edges, few)
     rows = [(place, "t", "", 1, 0.0, 0.0) for place in range(4)]
-    assert "samples has 4 rows; at most 3" in complaint(profile_snapshot(NOW_NS - S, NOW_NS, rows), few)
-    names = profile_snapshot(NOW_NS - S, NOW_NS, [])
+    assert "samples has 4 rows; at most 3" in complaint(wire.profile_snapshot(NOW_NS - S, NOW_NS, rows), few)
+    names = wire.profile_snapshot(NOW_NS - S, NOW_NS, [])
     names.names.extend(["n"] * 7)
     assert "7 names; at most 6" in complaint(names, few)
-    several = observations_snapshot(NOW_NS, [observation(NOW_NS, "k", "n")] * 4)
+    several = wire.observations_snapshot(NOW_NS, [wire.observation(NOW_NS, "k", "n")] * 4)
     assert "4 observations; at most 3" in complaint(several, few)
 
 
@@ -425,10 +421,10 @@ def test_what_a_batch_holds_grows_with_everything_in_it() -> None:
     """The bounds on memory rest on these numbers."""
     small = {name: bytes_held(decoded(make())) for name, (make, _) in DECODERS.items()}
     larger = operations()
-    larger.operations[0].duration.CopyFrom(histogram(1e-6, 1e3))
+    larger.operations[0].duration.CopyFrom(wire.histogram(1e-6, 1e3))
     assert bytes_held(decoded(larger)) > small["operations"] + 8 * 400
     crowd = tasks()
-    crowd.groups.append(group([1] * 32))
+    crowd.groups.append(wire.group([1] * 32))
     assert bytes_held(decoded(crowd)) > small["tasks"] + 32 * 30
     threads = profile()
     threads.names.append("n" * 1000)

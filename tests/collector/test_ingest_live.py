@@ -14,7 +14,8 @@ from glassbottom.wire.v1 import control_pb2, control_pb2_grpc, ingest_pb2
 from glassbottom_collector.model.live import CommandAnswer, InstanceLive
 
 from tests.support.collector_thread import CollectorThread, collector_thread
-from tests.support.wire_client import HEAP, WireClient
+from tests.support.wire_client import WireClient
+from tests.support.wire_messages import HEAP
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from glassbottom.wire.v1 import common_pb2, ingest_pb2
 from glassbottom_collector.model.process import Span
 
 from tests.support.collector_thread import CollectorThread, collector_thread
-from tests.support.wire_client import HEAP, METRICS, Code, WireClient, batch, heap_snapshot, metrics_snapshot
+from tests.support.wire_client import WireClient
+from tests.support.wire_messages import HEAP, METRICS, Code, batch, heap_snapshot, metrics_snapshot
 
 
 @pytest.fixture

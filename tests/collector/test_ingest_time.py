@@ -10,56 +10,45 @@ from typing import Any
 import pytest
 from glassbottom_collector.model.process import Span
 
+from tests.support import wire_messages as wire
 from tests.support.collector_thread import CollectorThread, collector_thread
-from tests.support.wire_client import (
-    HEAP,
-    METRICS,
-    OBSERVATIONS,
-    OPERATIONS,
-    PROFILE,
-    TASKS,
-    Code,
-    WireClient,
-    group,
-    loop,
-    observation,
-    observations_snapshot,
-    operation,
-    operations_snapshot,
-    profile_snapshot,
-    tasks_snapshot,
-)
+from tests.support.wire_client import WireClient
 
 S = 10**9
-CODE = Code()
+CODE = wire.Code()
 FRAME = CODE.frame("Cart.add", "/srv/app/cart.py", 42)
 STACK = CODE.stack(("Cart.add", "/srv/app/cart.py", 42), label="GET /cart/{id}")
 
 
 def operations(at_ns: int) -> Any:
-    rows = [operation("GET /cart/{id}", 0.1, 0.2, span_kind="SERVER"), operation("Cart.add", 0.01, kind=2, frame=FRAME)]
-    return operations_snapshot(at_ns - 10 * S, at_ns, rows, CODE.definitions())
+    rows = [
+        wire.operation("GET /cart/{id}", 0.1, 0.2, span_kind="SERVER"),
+        wire.operation("Cart.add", 0.01, kind=2, frame=FRAME),
+    ]
+    return wire.operations_snapshot(at_ns - 10 * S, at_ns, rows, CODE.definitions())
 
 
 def tasks(at_ns: int) -> Any:
-    return tasks_snapshot(at_ns, [loop(7, [0.001])], [group([FRAME], 3), group([])], [(0, 1, 3)], CODE.definitions())
+    return wire.tasks_snapshot(
+        at_ns, [wire.loop(7, [0.001])], [wire.group([FRAME], 3), wire.group([])], [(0, 1, 3)], CODE.definitions()
+    )
 
 
 def profile(at_ns: int) -> Any:
     rows = [(STACK, "MainThread", "handler", 9, 1.0, 0.5)]
-    return profile_snapshot(at_ns - 10 * S, at_ns, rows, CODE.definitions())
+    return wire.profile_snapshot(at_ns - 10 * S, at_ns, rows, CODE.definitions())
 
 
 def observations(at_ns: int) -> Any:
-    rows = [observation(at_ns - S, "loop.blocked", "Cart.add", 1.5, stack=STACK)]
-    return observations_snapshot(at_ns, rows, CODE.definitions())
+    rows = [wire.observation(at_ns - S, "loop.blocked", "Cart.add", 1.5, stack=STACK)]
+    return wire.observations_snapshot(at_ns, rows, CODE.definitions())
 
 
 BODIES: dict[int, Callable[[int], Any]] = {
-    OPERATIONS: operations,
-    TASKS: tasks,
-    PROFILE: profile,
-    OBSERVATIONS: observations,
+    wire.OPERATIONS: operations,
+    wire.TASKS: tasks,
+    wire.PROFILE: profile,
+    wire.OBSERVATIONS: observations,
 }
 EVERY = pytest.mark.parametrize("stream", BODIES, ids=["operations", "tasks", "profile", "observations"])
 
@@ -135,11 +124,11 @@ def test_streams_count_apart_in_one_session(running: CollectorThread) -> None:
                 client.send_body(stream, make(now_ns))
         for stream in BODIES:
             client.wait_ack(stream, 2)
-        client.wait_ack(HEAP, 1)
-        client.wait_ack(METRICS, 1)
+        client.wait_ack(wire.HEAP, 1)
+        client.wait_ack(wire.METRICS, 1)
     with client:
         assert client.welcome is not None
-        assert dict(client.welcome.resume) == {HEAP: 1, METRICS: 1, **dict.fromkeys(BODIES, 2)}
+        assert dict(client.welcome.resume) == {wire.HEAP: 1, wire.METRICS: 1, **dict.fromkeys(BODIES, 2)}
 
 
 def test_a_stream_of_a_newer_agent_is_refused_and_the_session_goes_on(running: CollectorThread) -> None:
@@ -147,16 +136,16 @@ def test_a_stream_of_a_newer_agent_is_refused_and_the_session_goes_on(running: C
         client.seq[7] = 0
         client.send_body(7, b"")
         assert "Stream 7" in client.wait_reject().reason
-        client.wait_ack(TASKS, client.send_body(TASKS, tasks(time.time_ns())))
+        client.wait_ack(wire.TASKS, client.send_body(wire.TASKS, tasks(time.time_ns())))
 
 
 def test_a_definition_that_came_with_another_stream_is_known(running: CollectorThread) -> None:
     """The second one lies, and is passed over because its id is known already."""
     with WireClient(running.address) as client:
-        client.wait_ack(TASKS, client.send_body(TASKS, tasks(time.time_ns())))
+        client.wait_ack(wire.TASKS, client.send_body(wire.TASKS, tasks(time.time_ns())))
         lie = observations(time.time_ns())
         lie.definitions.frames[0].function = "something_else"
-        client.wait_ack(OBSERVATIONS, client.send_body(OBSERVATIONS, lie))
+        client.wait_ack(wire.OBSERVATIONS, client.send_body(wire.OBSERVATIONS, lie))
         assert running.store.reader.frames([FRAME])[FRAME].function == "Cart.add"
 
 
@@ -165,9 +154,9 @@ def test_an_agent_that_sends_more_rows_than_it_may_is_read_more_slowly(tmp_path:
     limits = {"rows_per_second_max": 10}
     with collector_thread(tmp_path / "data", ingest=limits) as running:
         now_ns = time.time_ns()
-        just = operations_snapshot(now_ns - S, now_ns, [operation(f"f{place}", 0.1) for place in range(100)])
-        above = tasks_snapshot(now_ns, [loop()], [group([place]) for place in range(101)])
-        for body, stream, delays in ((just, OPERATIONS, 0), (above, TASKS, 1)):
+        just = wire.operations_snapshot(now_ns - S, now_ns, [wire.operation(f"f{place}", 0.1) for place in range(100)])
+        above = wire.tasks_snapshot(now_ns, [wire.loop()], [wire.group([place]) for place in range(101)])
+        for body, stream, delays in ((just, wire.OPERATIONS, 0), (above, wire.TASKS, 1)):
             with WireClient(running.address) as client:
                 client.wait_ack(stream, client.send_body(stream, body))
             assert running.statistics()["ingest_rate_delays_total"] == delays
@@ -175,11 +164,11 @@ def test_an_agent_that_sends_more_rows_than_it_may_is_read_more_slowly(tmp_path:
 
 def test_a_large_batch_is_decoded_beside_the_event_loop_and_stored_whole(running: CollectorThread) -> None:
     now_ns = time.time_ns()
-    many = [operation(f"module.function{place}", *[0.001 * (1 + place % 7)] * 3) for place in range(5_000)]
+    many = [wire.operation(f"module.function{place}", *[0.001 * (1 + place % 7)] * 3) for place in range(5_000)]
     with WireClient(running.address) as client:
-        body = operations_snapshot(now_ns - S, now_ns, many)
+        body = wire.operations_snapshot(now_ns - S, now_ns, many)
         assert body.ByteSize() > 128 * 1024
-        client.wait_ack(OPERATIONS, client.send_body(OPERATIONS, body))
+        client.wait_ack(wire.OPERATIONS, client.send_body(wire.OPERATIONS, body))
         (total,) = running.store.reader.operation_totals("checkout", lately()).values()
         assert len(total.rows) == 5_000
         assert sum(row.duration.count for row in total.rows) == 15_000

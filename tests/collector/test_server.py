@@ -17,7 +17,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.bench import kill9
 from tests.support.collector_process import CollectorProcess, collector_process
 from tests.support.collector_thread import collector_thread
-from tests.support.wire_client import HEAP, WireClient
+from tests.support.wire_client import WireClient
+from tests.support.wire_messages import HEAP
 
 TLS = Path(__file__).parents[1] / "support" / "tls"
 

@@ -2,37 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import threading
-import time
 
 from glassbottom import _native
 
+from tests.support.forking import in_child
 from tests.support.sampling import sampler
-
-
-def in_child(check) -> int:
-    """Exit status of a forked child that runs `check`; a child that hangs is killed and fails."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            check()
-            status = 0
-        finally:
-            os._exit(status)
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.002)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return -999
 
 
 def test_a_child_starts_clean_and_can_sample_its_own_heap() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 import gc
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,18 +19,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanKind
 
 from tests.support.programs import python
-from tests.support.spans import Watched, watched
-
-
-@pytest.fixture
-def seen() -> Iterator[Watched]:
-    with watched() as found:
-        yield found
-
-
-@pytest.fixture
-def tracer(seen: Watched) -> trace.Tracer:
-    return TracerProvider(shutdown_on_exit=False).get_tracer("tests")
+from tests.support.spans import Watched
 
 
 def records() -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pytest
 from glassbottom import _native
 
-from tests.native.test_fork import in_child
+from tests.support.forking import in_child
 
 MS = 1_000_000
 

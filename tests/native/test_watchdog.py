@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from types import CodeType
 from typing import NamedTuple
@@ -20,9 +19,8 @@ from typing import NamedTuple
 import pytest
 from glassbottom import _native
 
-from tests.support.stepping import LOOPS, line, run, steps, taken, watchdog
-
-loops = pytest.mark.parametrize("loop", LOOPS)
+from tests.support.forking import last_act
+from tests.support.stepping import line, loops, run, steps, taken, watchdog
 
 
 class Block(NamedTuple):
@@ -367,14 +365,8 @@ def test_a_forked_child_forgets_its_parents_blocks_and_can_watch_its_own() -> No
         time.sleep(0.2)
         pid = os.fork()  # in the middle of a block
         if pid == 0:
-            status = 1
-            try:
+            with last_act():
                 check()
-                status = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(status)
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
     with watchdog():

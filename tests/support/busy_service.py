@@ -13,20 +13,9 @@ from dataclasses import dataclass
 
 from glassbottom.wire.v1 import ingest_pb2, operations_pb2
 
+from tests.support import wire_messages as wire
 from tests.support.collector_process import collector_process
-from tests.support.wire_client import (
-    METRICS,
-    Code,
-    WireClient,
-    group,
-    loop,
-    observation,
-    observations_snapshot,
-    operation,
-    operations_snapshot,
-    profile_snapshot,
-    tasks_snapshot,
-)
+from tests.support.wire_client import WireClient
 
 SECOND_NS = 10**9
 ROUTE = "GET /orders/{id}"
@@ -45,7 +34,7 @@ class Busy:
 def busy_service() -> Iterator[Busy]:
     """Runs a collector, tells it the story, and keeps the agent connected."""
     now_ns = time.time_ns() - 5 * SECOND_NS
-    code = Code()
+    code = wire.Code()
     handler = ("get_order", "/srv/checkout/handlers.py", 31)
     sleep = code.stack(("Orders.fetch", "/srv/checkout/orders.py", 88), handler, label=ROUTE)
     idle = code.stack(("Worker.run", "/srv/checkout/worker.py", 12))
@@ -55,10 +44,12 @@ def busy_service() -> Iterator[Busy]:
     render = code.frame("render", "/srv/checkout/views.py", 5)
     definitions = code.definitions()
     spans = [
-        operation(ROUTE, 1.5, 2.0, 2.5, span_kind="SERVER", self_s=5.5),
-        operation("SELECT orders", *[0.004] * 20, span_kind="CLIENT", route=ROUTE, target="postgresql", self_s=0.08),
+        wire.operation(ROUTE, 1.5, 2.0, 2.5, span_kind="SERVER", self_s=5.5),
+        wire.operation(
+            "SELECT orders", *[0.004] * 20, span_kind="CLIENT", route=ROUTE, target="postgresql", self_s=0.08
+        ),
     ]
-    coroutine = operation(
+    coroutine = wire.operation(
         "Orders.fetch",
         0.3,
         0.4,
@@ -67,7 +58,7 @@ def busy_service() -> Iterator[Busy]:
         self_s=0.7,
         busy_s=0.6,
     )
-    function = operation(
+    function = wire.operation(
         "render",
         0.01,
         kind=operations_pb2.OPERATION_KIND_FUNCTION,
@@ -76,7 +67,7 @@ def busy_service() -> Iterator[Busy]:
         cpu_user_s=0.009,
         cpu_count=1,
     )
-    blocked = observation(
+    blocked = wire.observation(
         now_ns - 20 * SECOND_NS,
         "loop.blocked",
         "Orders.fetch",
@@ -84,7 +75,7 @@ def busy_service() -> Iterator[Busy]:
         stack=sleep,
         attributes={"thread.name": "MainThread", "gil_held": "false", "late": "false", "ended": "true"},
     )
-    slow = observation(
+    slow = wire.observation(
         now_ns - 20 * SECOND_NS,
         "span.slow",
         ROUTE,
@@ -98,20 +89,20 @@ def busy_service() -> Iterator[Busy]:
     )
     samples = [(sleep, "MainThread", "Orders.fetch", 10, 1.0, 0.25), (idle, "worker", "", 90, 9.0, 0.0)]
     bodies = [
-        (ingest_pb2.STREAM_OPERATIONS, operations_snapshot(
+        (ingest_pb2.STREAM_OPERATIONS, wire.operations_snapshot(
             now_ns - 30 * SECOND_NS, now_ns - 20 * SECOND_NS, [*spans, coroutine, function], definitions)),
-        (ingest_pb2.STREAM_TASKS, tasks_snapshot(
+        (ingest_pb2.STREAM_TASKS, wire.tasks_snapshot(
             now_ns - 10 * SECOND_NS,
-            [loop(1, [0.001] * 50 + [0.4], tasks=2)],
+            [wire.loop(1, [0.001] * 50 + [0.4], tasks=2)],
             [
-                group([reserve], 1, loop=0, awaits="Task", age_oldest_s=60.0, wait_longest_s=59.0),
-                group([charge], 1, loop=0, awaits="Task", age_oldest_s=60.0, wait_longest_s=59.0),
+                wire.group([reserve], 1, loop=0, awaits="Task", age_oldest_s=60.0, wait_longest_s=59.0),
+                wire.group([charge], 1, loop=0, awaits="Task", age_oldest_s=60.0, wait_longest_s=59.0),
             ],
             [(0, 1, 1), (1, 0, 1)],
             definitions)),
-        (ingest_pb2.STREAM_PROFILE, profile_snapshot(
+        (ingest_pb2.STREAM_PROFILE, wire.profile_snapshot(
             now_ns - 30 * SECOND_NS, now_ns - 20 * SECOND_NS, samples, definitions)),
-        (ingest_pb2.STREAM_OBSERVATIONS, observations_snapshot(
+        (ingest_pb2.STREAM_OBSERVATIONS, wire.observations_snapshot(
             now_ns - 10 * SECOND_NS, [blocked, slow], definitions)),
     ]  # fmt: skip
     with (
@@ -121,6 +112,6 @@ def busy_service() -> Iterator[Busy]:
         metrics = agent.send_metrics(now_ns, [("process.memory.usage", 120 * 1024.0 * 1024.0)])
         sent = [(stream, agent.send_body(stream, body)) for stream, body in bodies]
         agent.heartbeat(statistics={})
-        for stream, seq in [*sent, (METRICS, metrics)]:
+        for stream, seq in [*sent, (wire.METRICS, metrics)]:
             agent.wait_ack(stream, seq)
         yield Busy(collector.address, now_ns - 60 * SECOND_NS, now_ns)

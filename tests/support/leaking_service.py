@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.support.collector_process import collector_process
-from tests.support.wire_client import HEAP, METRICS, Code, WireClient
+from tests.support.wire_client import WireClient
+from tests.support.wire_messages import HEAP, METRICS, Code
 
 MIB = 1024.0 * 1024.0
 SECOND_NS = 10**9

@@ -1,4 +1,4 @@
-"""SpansProbe without an agent: what it has counted and told, as plain values."""
+"""SpansProbe without an agent: what it has counted and told, as plain values; and the fixtures of whoever needs one."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from glassbottom.probes.operations import Key, Recorder
 from glassbottom.spans.http import current_request
 from glassbottom.spans.probe import SpansProbe
 from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.util._once import Once
 
 
@@ -63,6 +64,19 @@ def watched(clock: Clock | None = None, **config: Any) -> Iterator[Watched]:
         # What a test has left open has left its mark in this context.
         _labels.label.set(0)
         current_request.set(None)
+
+
+@pytest.fixture
+def seen() -> Iterator[Watched]:
+    """A probe with the limits it has by itself."""
+    with watched() as found:
+        yield found
+
+
+@pytest.fixture
+def tracer(seen: Watched) -> trace.Tracer:
+    """Of a provider whose spans the probe sees."""
+    return TracerProvider(shutdown_on_exit=False).get_tracer("tests")
 
 
 def forget_provider(patch: pytest.MonkeyPatch) -> None:
