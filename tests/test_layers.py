@@ -36,10 +36,11 @@ COLLECTOR_ARROWS: dict[str, set[str]] = {
     "demo": {"cli", "wire", "errors", "__init__"},
     "server": PLAIN | {"wire", "config", "storage", "storage.embedded", "ingest", "api", "__init__"},
 }
-AGENT_PLAIN = {"_clock", "_config", "_errors", "_guard", "_log", "_threads", "_identity"}
+AGENT_PLAIN = {"_clock", "_config", "_errors", "_greenlets", "_guard", "_log", "_threads", "_identity"}
 AGENT_ARROWS: dict[str, set[str]] = {
     "wire": set(),
     "_errors": set(),
+    "_greenlets": set(),
     "_log": set(),
     "_clock": set(),
     "_switch": set(),

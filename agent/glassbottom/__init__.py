@@ -115,7 +115,8 @@ def snapshot() -> bool:
 def status() -> dict[str, Any]:
     """What the agent does, since when it cannot do it, what it costs and what it lost: see docs/status.md.
 
-    Keys: state ("running", "paused", "refused", "stopped", "off"), reason, service, instance_id, session_id, endpoint,
+    Keys: state ("running", "paused", "refused", "stopped", "off") of the heap sampler, reason (also of
+    any other part that does not see all), service, instance_id, session_id, endpoint,
     connected, collector (version, store_id, last_error), statistics (by name), probes_disabled (name to reason).
     """
     from . import _agent

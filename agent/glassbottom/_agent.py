@@ -19,6 +19,7 @@ from . import _fork, _threads
 from ._clock import Clock, SystemClock
 from ._config import Config, from_env
 from ._errors import ConfigError
+from ._greenlets import threads_replaced
 from ._guard import Guard
 from ._identity import Identity, identify
 from ._log import log
@@ -42,6 +43,10 @@ PAUSE_TIMEOUT_S = 0.1
 machine so busy that the fork waits for the GIL anyway."""
 PAUSE_SWITCH_INTERVAL_S = 1e-4
 FINISH_SLICE_S = 0.1
+WITHDRAW_AFTER_S = 1.0
+WITHDRAW_TIMEOUT_S = 1.0
+REASON_CHARACTERS_MAX = 1000
+"""What a collector takes."""
 
 _current: Agent | None = None
 DISABLED = ProbeState("off", "Switched off by GLASSBOTTOM_DISABLE or disable=True.")
@@ -80,7 +85,8 @@ def init(
             if not _current.provisional or provisional or _current.config == wanted:
                 return
             _current.stop(0.0)
-        reason = _unsupported()
+            _current = None
+        reason = threads_replaced()
         if reason is not None:
             _off = ProbeState("refused", reason)
             log().warning("glassbottom is off: %s", reason)
@@ -92,7 +98,7 @@ def init(
             log().warning("glassbottom is off: an internal error kept it from starting.", exc_info=error)
             return
         with agent.guard.guarded("start"):
-            _fork.install(_agent_of_this_process, _replace_after_fork)
+            _fork.install(_agent_to_fork, _replace_after_fork)
             _register_at_exit()
             agent.start()
         _current = agent
@@ -104,7 +110,8 @@ def shutdown(timeout_s: float) -> None:
         agent, _current = _agent_of_this_process(), None
         _off = ProbeState("stopped", "glassbottom.shutdown() was called.")
     if agent is not None:
-        agent.finish(timeout_s)
+        # Under greenlets nothing is waited for: it is on its way out by itself.
+        agent.finish(timeout_s if threads_replaced() is None else 0.0)
 
 
 def flush(timeout_s: float) -> bool:
@@ -119,8 +126,9 @@ def snapshot() -> bool:
 
 def status() -> dict[str, Any]:
     agent = _agent_of_this_process()
-    if agent is None:
-        off = DISABLED if is_disabled() else _off
+    replaced = threads_replaced() if _current is not None else None
+    if agent is None or replaced is not None:
+        off = ProbeState("refused", replaced) if replaced is not None else DISABLED if is_disabled() else _off
         return {
             "state": off.state,
             "reason": off.reason,
@@ -146,23 +154,28 @@ def _wanted(service: str | None, endpoint: str | None, config: Config | None, op
     return config
 
 
-def _unsupported() -> str | None:
-    """Why the agent cannot live in this process at all, if so."""
-    monkey = sys.modules.get("gevent.monkey")
-    if monkey is not None and monkey.is_module_patched("threading"):
-        return (
-            "gevent has replaced threading; the agent needs real threads. Start without monkey.patch_all(thread=True)."
-        )
-    patcher = sys.modules.get("eventlet.patcher")
-    if patcher is not None and patcher.is_monkey_patched("thread"):
-        return "eventlet has replaced threading; the agent needs real threads. Start without monkey_patch(thread=True)."
-    return None
-
-
 def _agent_of_this_process() -> Agent | None:
     """The agent, unless it is a parent's that a fork without Python's knowledge brought here."""
     agent = _current
     return agent if agent is not None and agent.pid == os.getpid() else None
+
+
+def _agent_to_fork() -> Agent | None:
+    """The same, unless its threads were replaced meanwhile: to wait for it could then let another greenlet run, and one
+    like it in the child would have no threads."""
+    return _agent_of_this_process() if threads_replaced() is None else None
+
+
+def _withdraw(agent: Agent, reason: str) -> None:
+    """As if it had never started; in the agent's thread."""
+    global _current, _off
+    with _lock:
+        if _current is not agent:
+            return
+        _current, _off = None, ProbeState("refused", reason)
+    log().warning("glassbottom is off: %s", reason)
+    agent.sender.end()
+    agent.stop_probes(WITHDRAW_TIMEOUT_S)
 
 
 def _register_at_exit() -> None:
@@ -219,6 +232,7 @@ class Agent:
         self._snapshot_wanted = False
         self._cpu_s, self._cpu_at_s, self._cpu_ratio = 0.0, self.clock.monotonic_s(), 0.0
         self._fork_timeouts = 0
+        self._replaced_at_s = 0.0
 
     # Life. In the application's thread.
 
@@ -248,6 +262,9 @@ class Agent:
     def stop(self, timeout_s: float) -> None:
         """Ends the threads, then the probes."""
         self.sender.stop(timeout_s)
+        self.stop_probes(timeout_s)
+
+    def stop_probes(self, timeout_s: float) -> None:
         for probe in self._probes:
             with self.guard.guarded(f"{probe.name}.stop"):
                 probe.stop(max(timeout_s, 0.2))
@@ -296,15 +313,21 @@ class Agent:
         )
 
     def heartbeat(self) -> ingest_pb2.Heartbeat:
-        state = self._sampler_state()
         return ingest_pb2.Heartbeat(
             at_ns=self.clock.time_ns(),
             statistics=self.statistics(),
-            sampler_state=state.state,
-            sampler_reason=state.reason,
+            sampler_state=self._sampler_state().state,
+            sampler_reason=self._reason(),
         )
 
-    def work(self, now_s: float) -> float:
+    def work(self, now_s: float) -> float | None:
+        replaced = threads_replaced()
+        if replaced is not None:
+            # Not at once: who replaces them goes through the list of threads, which may not change meanwhile.
+            self._replaced_at_s = self._replaced_at_s or now_s
+            if now_s >= self._replaced_at_s + WITHDRAW_AFTER_S:
+                _withdraw(self, replaced)
+            return None
         wanted, self._snapshot_wanted = self._snapshot_wanted, False
         next_s = now_s + IDLE_S
         for probe in self._probes:
@@ -344,7 +367,7 @@ class Agent:
         sender, sampler = self.sender.statistics(), self._sampler_state()
         return {
             "state": sampler.state,
-            "reason": sampler.reason,
+            "reason": self._reason(),
             "service": self.identity.service,
             "instance_id": self.identity.instance_id,
             "session_id": self.identity.session_id,
@@ -391,6 +414,12 @@ class Agent:
         if self.guard.is_disabled("heap"):
             return ProbeState("stopped", f"Turned off after errors: {self.guard.disabled['heap']}")
         return heap.state()
+
+    def _reason(self) -> str:
+        """Why the sampler, or another part of the agent, does not do its work or not all of it."""
+        others = (probe.state() for probe in self._probes if not isinstance(probe, HeapProbe))
+        reasons = [self._sampler_state().reason, *(each.reason for each in others if each.state != "stopped")]
+        return " ".join(dict.fromkeys(filter(None, reasons)))[:REASON_CHARACTERS_MAX]
 
     def _heap(self) -> HeapProbe | None:
         return next((probe for probe in self._probes if isinstance(probe, HeapProbe)), None)

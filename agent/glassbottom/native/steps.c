@@ -18,6 +18,7 @@
 #define Py_BUILD_CORE 1
 #include "steps.h"
 
+#include <opcode.h>
 #include <pthread.h>
 #include <string.h>
 
@@ -160,6 +161,7 @@ take_record(step_thread *thread)
         atomic_store(&r->thread, PyThread_get_thread_ident());
         if (i >= atomic_load(&gb_step_records_used))
             atomic_store(&gb_step_records_used, i + 1);
+        gb_watchdog_first_step();
         return thread->record = r;
     }
     thread->refused = RETRY_STEPS;
@@ -169,9 +171,23 @@ take_record(step_thread *thread)
 
 /* ---- a step ------------------------------------------------------------------------------------------------------ */
 
-/* The row and the function, made if need be. created: this is the coroutine's first step. */
-static inline void
-find_row(step *s, bool created)
+/* Whether Python code awaits it, so that it cannot be what a task runs. Only 3.11 comes here for that, and only below a
+ * coroutine that is not Python's own, such as Cython's. */
+static inline bool
+is_awaited(const PyThreadState *ts)
+{
+#if PY_VERSION_HEX < 0x030C0000
+    const _PyInterpreterFrame *frame = ts->cframe->current_frame;
+    return frame != NULL && _Py_OPCODE(*frame->prev_instr) == SEND;
+#else
+    (void)ts;
+    return false;
+#endif
+}
+
+/* The row and the function, made if need be. created: this is the coroutine's first step. False: pass through. */
+static inline bool
+find_row(step *s, const PyThreadState *ts, bool created)
 {
     gb_step_coroutine *c = gb_step_coroutine_find(s->coroutine);
     if (GB_UNLIKELY(c != NULL && (created || (c->code != NULL && c->code != code_of(s->coroutine))))) {
@@ -182,6 +198,8 @@ find_row(step *s, bool created)
     if (GB_LIKELY(c != NULL)) {
         s->function = c->function;
         s->serial = c->serial;
+    } else if (is_awaited(ts)) {
+        return false;
     } else {
         s->function = gb_step_function_of(code_of(s->coroutine));
         gb_step_functions_dropped += s->function == 0;
@@ -193,6 +211,7 @@ find_row(step *s, bool created)
     s->row = c;
     if (GB_LIKELY(c != NULL))
         c->start_ns = s->start_ns;
+    return true;
 }
 
 static inline gb_step_coroutine *
@@ -204,7 +223,7 @@ row_of(const step *s)
 
 /* Inside a step. False: pass through. */
 static bool
-begin_nested(step *s, int state, bool by_throw)
+begin_nested(step *s, const PyThreadState *ts, int state, bool by_throw)
 {
 #if PY_VERSION_HEX >= 0x030C0000
     s->nested = true;
@@ -214,10 +233,10 @@ begin_nested(step *s, int state, bool by_throw)
     if (!created)
         return gb_step_coroutine_find(s->coroutine) != NULL; /* it may end in here */
     s->start_ns = gb_step_clock_now(&s->start_ticks);
-    find_row(s, true);
-    return true;
+    return find_row(s, ts, true);
 #else
     (void)s;
+    (void)ts;
     (void)state;
     (void)by_throw;
     return false;
@@ -267,7 +286,7 @@ begin(step *s, PyObject *coroutine, bool by_throw)
         /* Stacks grow down. */
         if (GB_LIKELY((uintptr_t)s < (uintptr_t)r->outermost && r->coroutine != NULL
                       && frame_state(r->coroutine) == FRAME_EXECUTING))
-            return begin_nested(s, state, by_throw);
+            return begin_nested(s, ts, state, by_throw);
         r->outermost = NULL;
     }
     if (GB_UNLIKELY(by_throw && state == FRAME_CREATED))
@@ -285,7 +304,8 @@ begin(step *s, PyObject *coroutine, bool by_throw)
     s->nested = false;
     s->generation = gb_step_hot.generation;
     s->record = r;
-    find_row(s, state == FRAME_CREATED);
+    if (!find_row(s, ts, state == FRAME_CREATED))
+        return false;
     s->seq = atomic_load_explicit(&r->seq, memory_order_relaxed) + 1;
     r->outermost = s;
     r->coroutine = Py_NewRef(coroutine);

@@ -223,4 +223,7 @@ void gb_blocks_steps_stopped(void);
 void gb_blocks_forget(bool child);
 void gb_watchdog_steps_stopped(void);
 
+/* A thread's first step; with the GIL. Where no watchdog runs yet, the clock ends its turn, or its next at once. */
+void gb_watchdog_first_step(void);
+
 #endif

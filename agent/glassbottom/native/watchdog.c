@@ -396,6 +396,19 @@ PyMethodDef gb_watchdog_methods[] = {
 };
 
 void
+gb_watchdog_first_step(void)
+{
+    if (watchdog_running)
+        return;
+    if (!conditions_ready)
+        init_conditions();
+    pthread_mutex_lock(&mutex);
+    clock_interrupted = true;
+    pthread_cond_broadcast(&wake_clock);
+    pthread_mutex_unlock(&mutex);
+}
+
+void
 gb_watchdog_steps_stopped(void)
 {
     if (!conditions_ready)

@@ -7,7 +7,6 @@ sampler itself is C and belongs to the process: there is at most one HeapProbe.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -66,8 +65,8 @@ class HeapProbe:
         self._symbols = Symbols(breathe=_offer_gil, label_name=label_name)
         self._share = ShareControl(SHARE_AT_START if config.window_share == "auto" else float(config.window_share))
         self._interval = IntervalControl(config.interval_bytes)
-        self._thread: threading.Thread | None = None
-        self._ending = threading.Event()
+        self._thread: _threads.Thread | None = None
+        self._ending = _threads.Event()
         self._started = False
         self._store_id = ""
         self._epoch = -1
@@ -91,7 +90,7 @@ class HeapProbe:
             return
         _threads.exclude_with(core.exclude_thread)
         self._started = True
-        self._thread = threading.Thread(target=self._run_windows, args=(core,), name="glassbottom-sampler", daemon=True)
+        self._thread = _threads.Thread(self._run_windows, "glassbottom-sampler", (core,))
         self._thread.start()
 
     def stop(self, timeout_s: float) -> None:
@@ -101,7 +100,7 @@ class HeapProbe:
             self._started = False
             core.interrupt()
             if thread is not None:
-                thread.join(timeout_s)
+                thread.wait(timeout_s)
             core.stop()
 
     # The rate, in the sampler's thread
@@ -276,4 +275,4 @@ class HeapProbe:
 
 def _offer_gil() -> None:
     """A reading may resolve thousands of names; the application must not wait for all of them at a time."""
-    time.sleep(0)
+    _threads.sleep(0)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._clock import Clock
 from .._config import AsyncioConfig
+from .._greenlets import library_replaced
 from .._guard import Guard
 from ..transport.queue import BatchQueue
 from ..wire.v1 import ingest_pb2
@@ -72,8 +73,8 @@ class TasksProbe:
     # Life
 
     def start(self) -> None:
-        reason = _greenlets()
-        if reason:
+        reason = library_replaced()
+        if reason is not None:
             self._state = ProbeState("refused", reason)
             return
         try:
@@ -119,8 +120,8 @@ class TasksProbe:
         steps = self._steps
         if steps is None or self._state.state != "running":
             return
-        reason = _greenlets()
-        if reason:  # loaded after us
+        reason = library_replaced()
+        if reason is not None:  # loaded after us
             self.stop(0.0)
             self._state = ProbeState("refused", reason)
             return
@@ -287,14 +288,3 @@ def _blocked(block: BlockRow, label_name: Callable[[int], str]) -> Observation:
 
 def _yes(condition: bool) -> str:
     return "true" if condition else "false"
-
-
-def _greenlets() -> str:
-    """Why coroutines cannot be watched in this process, if so: greenlets switch in the middle of a step."""
-    monkey = sys.modules.get("gevent.monkey")
-    if monkey is not None and getattr(monkey, "saved", None):
-        return "gevent has replaced parts of the standard library; steps of coroutines cannot be told apart under it."
-    patcher = sys.modules.get("eventlet.patcher")
-    if patcher is not None and getattr(patcher, "already_patched", None):
-        return "eventlet has replaced parts of the standard library; steps of coroutines cannot be told apart under it."
-    return ""

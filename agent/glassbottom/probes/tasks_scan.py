@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from .. import _threads
 from . import awaits
 from .asyncio_objects import (
     Kept,
@@ -275,7 +276,7 @@ def breathing(references: list[Reference], budget_s: float) -> Iterator[Referenc
     end_s = time.thread_time() + budget_s
     for i, reference in enumerate(references):
         if i % BREATH_EVERY == BREATH_EVERY - 1:
-            time.sleep(0)
+            _threads.sleep(0)
             if time.thread_time() > end_s:
                 return
         yield reference

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable
 from types import CodeType
 
+from .. import _threads
 from .._guard import Guard
 from ..wire.v1 import tasks_pb2
 from .asyncio_objects import Kept, coroutine_of, task_references
@@ -87,7 +88,7 @@ class Watch:
         try:
             live: list[object] = []
             for i in range(0, len(references), RECONCILED_AT_ONCE):
-                time.sleep(0)
+                _threads.sleep(0)
                 live += map(coroutine_of, kept.take_all(references[i : i + RECONCILED_AT_ONCE]))
             return self._steps.steps_reconcile(live, listed_ns)
         finally:
@@ -114,7 +115,7 @@ def add_groups(snapshot: tasks_pb2.TasksSnapshot, look: Look, definer: Definer) 
     sums: list[list[Group]] = []
     for i, group in enumerate(look.groups):
         if i % BREATH_EVERY == BREATH_EVERY - 1:
-            time.sleep(0)
+            _threads.sleep(0)
         path = tuple(definer.code(code, offset) for code, offset in group.path)
         if not path:
             path = (definer.frame(group.foreign, "", 0),)

@@ -30,7 +30,7 @@ STREAM = int(ingest_pb2.STREAM_PROFILE)
 CLOCK = "profile.clock"
 WATCHDOG = "profile.watchdog"
 TURN_S = 1.0
-"""How long the clock runs between two looks at what it costs, and at whether there is an event loop by now."""
+"""How long the clock runs between two looks at what it costs; less where the first event loop has begun."""
 WATCHDOG_TURN_S = 60.0
 RETRY_S = 0.5
 GIL_RATIO = 0.002
@@ -114,8 +114,8 @@ class ProfileProbe:
         self._core, self._refusal = (core, "") if core is not None else load_threads()
         self._rate = RateControl(config.sample_hz)
         self._definer = Definer()
-        self._ending = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._ending = _threads.Event()
+        self._threads: list[_threads.Thread] = []
         self._started = False
         self._from_ns = clock.time_ns()
         self._counted: tuple[int, int] | None = None
@@ -146,13 +146,13 @@ class ProfileProbe:
         # The clock may be about to start the watchdog, so it ends first.
         for thread in self._threads:
             core.clock_interrupt()
-            thread.join(max(0.0, deadline_s - time.monotonic()))
+            thread.wait(deadline_s - time.monotonic())
         with contextlib.suppress(RuntimeError):
             core.threads_take()
             core.threads_take()  # lets go the code objects of both intervals
 
     def _spawn(self, name: str, target: Callable[[ThreadCore], None], core: ThreadCore) -> None:
-        thread = threading.Thread(target=target, args=(core,), name=name, daemon=True)
+        thread = _threads.Thread(target, name, (core,))
         self._threads.append(thread)
         thread.start()
 
@@ -183,7 +183,8 @@ class ProfileProbe:
                 self._ending.wait(RETRY_S)
 
     def _is_there_a_loop(self, core: ThreadCore) -> bool:
-        return not self._ending.is_set() and core.steps_statistics()["steps"] > 0
+        # By its first step already: the clock's turn ends with it, and it may be what holds the loop.
+        return not self._ending.is_set() and core.steps_statistics()["threads"] > 0
 
     def _keep_within_budget(self, core: ThreadCore) -> None:
         statistics = self._clock_statistics(core)
@@ -229,7 +230,7 @@ class ProfileProbe:
             if stack is None:
                 stack = stacks[node] = self._stack(*core.threads_stack(node))
                 if len(stacks) % BREATH_EVERY == 0:
-                    time.sleep(0)
+                    _threads.sleep(0)
             thread = now.get(ident) or known.get(ident) or f"thread-{ident}"
             task = "" if code < 0 else codes[code].co_qualname
             table.add(stack, thread, task, samples, wall_ns, cpu_ns)

@@ -12,10 +12,8 @@ from __future__ import annotations
 import contextlib
 import encodings.idna  # noqa: F401 - getaddrinfo() would import it when first called
 import os
-import select
 import socket
 import ssl
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -65,7 +63,7 @@ class _SocketConnection:
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
-        self._thread = threading.Thread(target=self._run, name="glassbottom-channel", daemon=True)
+        self._thread = _threads.Thread(self._run, "glassbottom-channel")
         self._thread.start()
 
     def send(self, request: ingest_pb2.SessionRequest) -> None:
@@ -84,9 +82,7 @@ class _SocketConnection:
     def close(self, timeout_s: float) -> bool:
         self._closing = True
         self._wake()
-        if self._thread is not threading.current_thread():
-            self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        return self._thread.wait(timeout_s)
 
     def abandon(self) -> None:
         # close() of a TLS socket sends nothing; the last words of TLS would be said by unwrap().
@@ -170,7 +166,7 @@ class _SocketConnection:
             left_s = deadline_s - time.monotonic()
             if left_s <= 0:
                 raise OSError(f"no answer within {CONNECT_TIMEOUT_S:g} s")
-            ready, ready_to_write, _ = select.select(
+            ready, ready_to_write, _ = _threads.select(
                 [self._wake_out] if writable else [sock, self._wake_out], [sock] if writable else [], [], left_s
             )
             if self._wake_out in ready:
@@ -195,7 +191,7 @@ class _SocketConnection:
                 return
             if not (isinstance(sock, ssl.SSLSocket) and sock.pending()):
                 wait_s = heard_s + (KEEPALIVE_S + KEEPALIVE_TIMEOUT_S if pinged else KEEPALIVE_S) - time.monotonic()
-                ready, _, _ = select.select([sock, self._wake_out], [sock] if out else [], [], max(0.0, wait_s))
+                ready, _, _ = _threads.select([sock, self._wake_out], [sock] if out else [], [], max(0.0, wait_s))
                 if self._wake_out in ready:
                     self._drain()
             received = self._read(sock)

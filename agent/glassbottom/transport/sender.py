@@ -34,6 +34,7 @@ RESULTS_MAX = 100
 """Answers to commands held back until there is a connection."""
 CREDIT_BYTES_MIN = 1024
 CLOSE_TIMEOUT_S = 0.5
+REST_S = 1.0
 FAILURES_UNTOLD = 1
 """In a row; one failure may be a collector that restarts, or this process on its way out."""
 
@@ -45,8 +46,9 @@ class Side(Protocol):
 
     def heartbeat(self) -> ingest_pb2.Heartbeat: ...
 
-    def work(self, now_s: float) -> float:
-        """Reads what is due and queues it; returns when it next wants to be called, on the monotonic clock."""
+    def work(self, now_s: float) -> float | None:
+        """Reads what is due and queues it; returns when it next wants to be called, on the monotonic clock. None: the
+        sender is to do nothing now, and to ask again in a second."""
         ...
 
     def welcomed(self, store_id: str, store_changed: bool) -> None: ...
@@ -90,12 +92,12 @@ class Sender:
         self._clock = clock
         self._guard = guard
         self._rng = rng
-        self._thread: threading.Thread | None = None
-        self._ending = threading.Event()
-        self._wake = threading.Event()
+        self._thread: _threads.Thread | None = None
+        self._ending = _threads.Event()
+        self._wake = _threads.Event()
         self._stepping = threading.Lock()
         self._held = False
-        self._flushes: deque[threading.Event] = deque()
+        self._flushes: deque[_threads.Event] = deque()
         self._results: deque[ingest_pb2.CommandResult] = deque()
 
         self._connection: Connection | None = None
@@ -115,21 +117,22 @@ class Sender:
 
     def start(self) -> None:
         """Starts the thread, after the one before it has ended."""
-        self._ending = threading.Event()
-        self._thread = threading.Thread(
-            target=self._run, args=(self._ending, self._thread), name="glassbottom-sender", daemon=True
-        )
+        self._ending = _threads.Event()
+        self._thread = _threads.Thread(self._run, "glassbottom-sender", (self._ending, self._thread))
         self._thread.start()
 
     def stop(self, timeout_s: float) -> bool:
         """Ends the thread and closes the connection; False when that took longer, and it ends as soon as it can."""
         thread = self._thread
-        self._ending.set()
-        self._wake.set()
+        self.end()
         if thread is None:
             return True
-        thread.join(timeout_s)
-        return not thread.is_alive()
+        return thread.wait(timeout_s)
+
+    def end(self) -> None:
+        """The same without waiting for it; also from the thread itself."""
+        self._ending.set()
+        self._wake.set()
 
     def hold(self, timeout_s: float) -> bool:
         """Before a fork, in the forking thread: step() does not run until release(). False when it still does.
@@ -157,7 +160,7 @@ class Sender:
 
     def flush(self, timeout_s: float) -> bool:
         """Waits until everything queued is stored. From any thread but the sender's."""
-        done = threading.Event()
+        done = _threads.Event()
         self._flushes.append(done)
         self._wake.set()
         stored = done.wait(timeout_s)
@@ -192,9 +195,9 @@ class Sender:
             results_dropped=self._results_dropped,
         )
 
-    def _run(self, ending: threading.Event, before: threading.Thread | None) -> None:
+    def _run(self, ending: _threads.Event, before: _threads.Thread | None) -> None:
         if before is not None:
-            before.join()
+            before.wait()
         _threads.enter()
         try:
             while not ending.is_set():
@@ -215,6 +218,8 @@ class Sender:
         # Who waits since before this reading; who comes later may wait for what only the next step reads.
         flushes = list(self._flushes)
         next_s = self._side.work(now_s)
+        if next_s is None:
+            return REST_S
         self._queue.report_lost()
         if self._connection is None:
             # Somebody who waits does not wait for the delay after start, only for the pause after a failure.
@@ -355,7 +360,7 @@ class Sender:
         self._retry_at_s = now_s + self._pause_s * self._rng.uniform(0.5, 1.0)
         self._pause_s = min(self._pause_s * 2, self._config.backoff_s_max)
 
-    def _settle(self, flushes: Sequence[threading.Event]) -> None:
+    def _settle(self, flushes: Sequence[_threads.Event]) -> None:
         if flushes and self._queue.is_empty() and not self._results:
             for done in flushes:
                 if done in self._flushes:

@@ -475,7 +475,7 @@ class Heartbeat(google.protobuf.message.Message):
     sampler_state: builtins.str
     """State of the native sampler in one word: "running", "refused", "paused", "stopped"."""
     sampler_reason: builtins.str
-    """Why, when it is not running, in one sentence."""
+    """Why, when it or another part of the agent does not run or not fully; in sentences."""
     @property
     def statistics(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
         """Named gauges and counters of the agent itself, all cumulative since the session began unless the name says

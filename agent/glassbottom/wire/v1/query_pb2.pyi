@@ -402,7 +402,7 @@ class InstanceStatus(google.protobuf.message.Message):
     sampler_state: builtins.str
     """"running", "refused", "paused", "stopped", or "unknown"."""
     sampler_reason: builtins.str
-    """Why, when it is not running."""
+    """Why, when it or another part of the agent does not run or not fully."""
     clock_skew_s: builtins.float
     """Collector clock minus agent clock at the last heartbeat, seconds."""
     @property
