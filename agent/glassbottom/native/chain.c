@@ -9,11 +9,20 @@
  * - Who is in the chain and what may be wrapped is decided with the GIL (gb_hooks_check), where other tools change
  *   allocators too. Between checks a window only swaps pymalloc for our hook above it and back, which by the first two
  *   points needs no GIL. It must not: windows that waited for the GIL would open and close late by just as long as the
- *   program keeps it, which is when it allocates. (A tool that puts its hook there within the twenty nanoseconds
- *   between our look and our store loses it for its own time of running; memory is freed correctly.)
+ *   program keeps it, which is when it allocates.
+ * - Without the GIL each function is exchanged by itself, and only for the one it was seen to be: a tool that comes or
+ *   goes in between keeps what it has put there, and the window stays shut. ctx is never written: whoever allocates just
+ *   then may have read the tool's function already, and would call it with pymalloc's ctx. (3.11 keeps its allocators
+ *   where only its API reaches them. There, a tool that puts its hook between our look and our store, some twenty
+ *   nanoseconds unless the kernel interrupts them, loses it for its own time of running.)
  * - A hook is removed only if it is on top. Otherwise it stays and counts in vain: outside windows a hit is no sample.
  */
+#define Py_BUILD_CORE 1
 #include "hooks.h"
+
+#if PY_VERSION_HEX >= 0x030C0000
+#include <internal/pycore_runtime.h>
+#endif
 
 #include <dlfcn.h>
 #include <pthread.h>
@@ -180,7 +189,24 @@ typedef struct {
     int slot;             /* our slot above `top`; -1: our hook is buried below it already */
 } plan;
 static plan plans[3];
+static PyMemAllocatorEx *places[3];
 static pthread_mutex_t swap_mutex = PTHREAD_MUTEX_INITIALIZER; /* guards plans, and every change of OBJ and MEM */
+
+/* Where this interpreter keeps the allocator, whose offset another patch release may have moved; NULL: not known. With
+ * the GIL. */
+static PyMemAllocatorEx *
+place_of(PyMemAllocatorDomain domain, const PyMemAllocatorEx *top)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    PyMemAllocatorEx *place =
+        domain == PYMEM_DOMAIN_MEM ? &_PyRuntime.allocators.standard.mem : &_PyRuntime.allocators.standard.obj;
+    return same_allocator(place, top) ? place : NULL;
+#else
+    (void)domain;
+    (void)top;
+    return NULL;
+#endif
+}
 
 /* CPython's debug hooks put a letter and seven 0xFD before each block, and abort at one that lacks them. They may be on
  * without PYTHONMALLOC or -X dev: by PyMem_SetupDebugHooks(), or with the variable gone from the environment. */
@@ -244,6 +270,7 @@ make_plan(PyMemAllocatorDomain domain)
 {
     PyMemAllocatorEx top;
     PyMem_GetAllocator(domain, &top);
+    places[domain] = place_of(domain, &top);
     int k = our_slot(GB_SMALL_HOOKS[domain], &top);
     if (k >= 0) {
         plans[domain] = (plan){gb_small_slots[domain][k].below, k};
@@ -278,6 +305,29 @@ gb_hooks_check(void)
 
 /* ---- windows: open, close; without the GIL -------------------------------------------------------------------- */
 
+#define EXCHANGE(place, from, to)                                                                                      \
+    __extension__({                                                                                                    \
+        __typeof__(*(place)) seen = (from);                                                                            \
+        __atomic_compare_exchange_n((place), &seen, (to), false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);                  \
+    })
+
+/* False, and the rest left alone, when it is not, or no longer, what it was seen to be. A tool may have saved any
+ * mixture and bring it back later; malloc, by which a slot is known, is ours in all of them. */
+static bool
+exchange(PyMemAllocatorDomain domain, const PyMemAllocatorEx *from, const PyMemAllocatorEx *to, bool ours)
+{
+    PyMemAllocatorEx *place = places[domain];
+    if (place == NULL) {
+        PyMem_SetAllocator(domain, (PyMemAllocatorEx *)to);
+        return true;
+    }
+    if (ours && !EXCHANGE(&place->malloc, from->malloc, to->malloc))
+        return false;
+    if (!EXCHANGE(&place->calloc, from->calloc, to->calloc) || !EXCHANGE(&place->realloc, from->realloc, to->realloc))
+        return false;
+    return ours || EXCHANGE(&place->malloc, from->malloc, to->malloc);
+}
+
 static bool
 swap_in(PyMemAllocatorDomain domain)
 {
@@ -291,7 +341,10 @@ swap_in(PyMemAllocatorDomain domain)
     if (p->slot >= 0) {
         if (top.ctx != NULL) /* not pymalloc: with the GIL only */
             return false;
-        put_on(domain, &top, p->slot);
+        PyMemAllocatorEx hook = GB_SMALL_HOOKS[domain][p->slot];
+        hook.ctx = top.ctx;
+        hook.free = top.free;
+        return exchange(domain, &top, &hook, true);
     }
     return true;
 }
@@ -302,8 +355,13 @@ take_off(PyMemAllocatorDomain domain, bool with_gil)
     PyMemAllocatorEx top;
     PyMem_GetAllocator(domain, &top);
     int k = our_slot(GB_SMALL_HOOKS[domain], &top);
-    if (k >= 0 && (with_gil || gb_small_slots[domain][k].below.ctx == NULL))
-        PyMem_SetAllocator(domain, &gb_small_slots[domain][k].below);
+    if (k < 0)
+        return;
+    PyMemAllocatorEx *below = &gb_small_slots[domain][k].below;
+    if (with_gil)
+        PyMem_SetAllocator(domain, below);
+    else if (below->ctx == NULL)
+        exchange(domain, &top, below, false);
 }
 
 bool
