@@ -114,7 +114,9 @@ def test_a_coroutine_is_busy_only_while_it_runs(recorded: Recorded, run: Any) ->
     assert row.duration_ns >= 55e6
     assert 19e6 <= row.busy_ns <= row.duration_ns - 30e6
     assert row.cpu_count == 1
-    assert 18e6 <= row.user_ns + row.system_ns <= row.busy_ns + 2e6
+    # getrusage() may leave out what a thread used since the kernel's last tick, up to 10 ms, when a piece begins: that
+    # is told as the piece's. What the other task used is not.
+    assert 18e6 <= row.user_ns + row.system_ns <= row.busy_ns + 10e6
 
 
 def test_an_awaited_coroutine_counts_whole_and_one_beside_does_not(recorded: Recorded, run: Any) -> None:

@@ -62,6 +62,8 @@ class ThreadCore(Protocol):
 
     def steps_statistics(self) -> dict[str, int]: ...
 
+    def steps_running(self) -> list[tuple[int, CodeType, int]]: ...
+
     def threads_take(self) -> tuple[list[tuple[int, int, int, int, int, int]], list[CodeType], int, int]: ...
 
     def threads_stack(self, node: int, /) -> tuple[list[tuple[CodeType, int]], bool, int]: ...
@@ -184,7 +186,7 @@ class ProfileProbe:
 
     def _is_there_a_loop(self, core: ThreadCore) -> bool:
         # By its first step already: the clock's turn ends with it, and it may be what holds the loop.
-        return not self._ending.is_set() and core.steps_statistics()["threads"] > 0
+        return not self._ending.is_set() and (core.steps_statistics()["steps"] > 0 or bool(core.steps_running()))
 
     def _keep_within_budget(self, core: ThreadCore) -> None:
         statistics = self._clock_statistics(core)
