@@ -13,6 +13,8 @@ from glassbottom_collector.cli import main
 from tests.support.cli import Cli
 from tests.support.query_double import Answers, serving
 
+pytestmark = pytest.mark.once  # real servers, files and curves; nothing in it differs between versions
+
 TLS = Path(__file__).resolve().parents[1] / "support/tls"
 
 

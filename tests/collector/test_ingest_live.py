@@ -17,6 +17,8 @@ from tests.support.collector_thread import CollectorThread, collector_thread
 from tests.support.wire_client import WireClient
 from tests.support.wire_messages import HEAP
 
+pytestmark = pytest.mark.once  # real servers, files and curves; nothing in it differs between versions
+
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[CollectorThread]:

@@ -14,6 +14,8 @@ from tests.support import wire_messages as wire
 from tests.support.collector_thread import CollectorThread, collector_thread
 from tests.support.wire_client import WireClient
 
+pytestmark = pytest.mark.once  # real servers, files and curves; nothing in it differs between versions
+
 S = 10**9
 CODE = wire.Code()
 FRAME = CODE.frame("Cart.add", "/srv/app/cart.py", 42)

@@ -31,6 +31,8 @@ from tests.support.heap_curves import (
 )
 from tests.support.memory_reader import MemoryReader, snapshots_of
 
+pytestmark = pytest.mark.once  # real servers, files and curves; nothing in it differs between versions
+
 START = 1_700_000_000_000_000_000
 SECOND = 10**9
 HOUR = np.arange(120) * 30.0

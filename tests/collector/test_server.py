@@ -20,6 +20,8 @@ from tests.support.collector_thread import collector_thread
 from tests.support.wire_client import WireClient
 from tests.support.wire_messages import HEAP
 
+pytestmark = pytest.mark.once  # real servers, files and curves; nothing in it differs between versions
+
 TLS = Path(__file__).parents[1] / "support" / "tls"
 
 

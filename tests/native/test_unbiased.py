@@ -160,6 +160,7 @@ def long_calls(kept: list[object]) -> float:
     return truth + sys.getsizeof(kept) - sys.getsizeof([])
 
 
+@pytest.mark.once  # ten seconds of windows each; the estimates above are made on every version
 @pytest.mark.parametrize("build", [trickle, long_calls])
 def test_windows_keep_the_estimate_right_and_its_error_honest(build: Callable[[list[object]], float]) -> None:
     """A fifth of the time watched, in some twenty windows of 2 ms. The error bars must know that windows, not samples,
@@ -185,6 +186,7 @@ def growing_trickle(kept: list[object]) -> float:
     return truth + sys.getsizeof(kept) - sys.getsizeof([])
 
 
+@pytest.mark.once
 def test_blocks_that_grow_within_a_window_count_for_their_unseen_likes() -> None:
     """What was sampled lies outside the arenas, but its next growth must still be weighed as a window's."""
     ratios, _, _ = estimates(growing_trickle, seeds=40, share=0.2, window_ms=2.0, interval_bytes=8192.0)

@@ -18,6 +18,8 @@ from tests.storage.conftest import Bench
 from tests.support.collector_process import python_environment
 from tests.support.store_agent import DAY, HEAP, NOON, S, StoreAgent, definitions, live_bytes
 
+pytestmark = pytest.mark.once  # real servers, files and curves; nothing in it differs between versions
+
 EVER = Span(NOON - 30 * DAY, NOON + 30 * DAY)
 
 
