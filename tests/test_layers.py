@@ -50,7 +50,8 @@ AGENT_ARROWS: dict[str, set[str]] = {
     "_guard": AGENT_PLAIN,
     "_fork": AGENT_PLAIN | {"_agent", "transport"},
     "_config": {"_errors", "_log"},
-    "control": AGENT_PLAIN | {"wire"},
+    "control": AGENT_PLAIN | {"wire", "captures"},
+    "captures": AGENT_PLAIN | {"wire", "_native", "__init__"},
     "probes": AGENT_PLAIN | {"wire", "_native", "_profile", "spans", "transport.queue", "transport.encode"},
     "transport": AGENT_PLAIN | {"wire", "control", "transport.queue", "transport.encode"},
     "transport.queue": AGENT_PLAIN | {"transport.encode"},
@@ -74,6 +75,7 @@ AGENT_ARROWS: dict[str, set[str]] = {
         "transport.queue",
         "transport.encode",
         "control",
+        "captures",
     },
     "__init__": {"_agent", "_config", "_errors", "_profile", "_switch", "spans"},
 }

@@ -3,6 +3,7 @@
 * GlassbottomError
   + ConfigError            a setting is wrong; the message says which and what would be right
   + CollectorUnavailable   the connection could not be made or was lost; the agent tries again by itself
+  + CaptureError           nothing came of a deep capture; the message goes to the person who asked for it
 """
 
 from __future__ import annotations
@@ -18,3 +19,7 @@ class ConfigError(GlassbottomError):
 
 class CollectorUnavailable(GlassbottomError):  # noqa: N818 - a state that may pass, as in the collector's tree
     """The collector cannot be reached now."""
+
+
+class CaptureError(GlassbottomError):
+    """Nothing came of a deep capture."""
