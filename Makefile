@@ -9,7 +9,7 @@ NATIVE      := agent/glassbottom/native
 SOURCES     := $(wildcard $(NATIVE)/*.[ch])
 # Reinstalled when one of these is newer than the last installation; Python files are read where they lie.
 INSTALLED_BY := pyproject.toml deploy/venv.sh $(SOURCES)
-BENCHES     := overhead async footprint kill9 leaks pprof suites day
+BENCHES     := overhead async footprint kill9 curves pprof suites day
 PYTEST_ARGS ?= -n 2 --dist worksteal
 SECONDS_OF_SOAK ?= 120
 ifdef CI
@@ -58,7 +58,7 @@ format: .venv/$(MAIN)/.check ## Rewrites Python and C files as `make check` want
 $(BENCHES:%=bench-%): bench-%: .venv/$(MAIN)/.test
 	@$(PYTHON) -m tests.bench.$* $(ARGS)
 
-bench-%: ## Measures one claim: overhead, async, footprint, kill9, leaks, pprof, suites, day (ARGS="..." are passed on)
+bench-%: ## Measures one claim: overhead, async, footprint, kill9, curves, pprof, suites, day (ARGS="..." are passed on)
 	@echo "no benchmark '$*'; there are: $(BENCHES)" >&2; exit 2
 
 soak: .venv/$(MAIN)/.test ## Stresses the C core under ASAN + UBSAN (SECONDS_OF_SOAK=120)

@@ -1,6 +1,6 @@
 """Which curve is called what. Curves are drawn with a seed and seen through a sampler: tests/support/heap_curves.py.
 
-Rates over hundreds of curves are measured by tests/bench/leaks.py; here a few seeds of each kind keep the promises.
+Rates over hundreds of curves are measured by tests/bench/curves.py; here a few seeds of each kind keep the promises.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How often which curve is called a leak, and whether the stated rate is right: ours beside what people use.
 
-    python -m tests.bench.leaks --curves 300
+    python -m tests.bench.curves --curves 300
 
 Curves are hours of 120 snapshots whose truth is known (tests/support/heap_curves.py), seen through a sampler like ours.
 On the same series, in the same run:
