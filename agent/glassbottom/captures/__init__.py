@@ -22,8 +22,8 @@ class Order:
     """What was asked for. Checked by the desk: numbers lie within its bounds, texts are short.
 
     id: 32 hexadecimal digits, chosen by the collector. kind: a key of KINDS. seconds: how long to watch, for kinds that
-    watch; the longest it may take, for others. bytes_max: of the file. lease_until_ns: nanoseconds since the Unix epoch;
-    by then the capture has ended and its file is gone. options: for the kind, such as {"native": "1"}.
+    watch; the longest it may take, for others. bytes_max: of the file. lease_until_ns: nanoseconds since the Unix
+    epoch; by then the capture has ended and its file is gone. options: for the kind, such as {"native": "1"}.
     """
 
     id: str
@@ -38,9 +38,9 @@ class Order:
 class Made:
     """What came of it.
 
-    path: the file, within the directory that run() was given; None when the facts are all there is. facts: shown to the
-    person who asked, and kept with the file: numbers with their unit in the name (`pause_ms`, `objects`), or short texts.
-    They hold no value of the application's.
+    path: the file, within the directory that run() was given; None when the facts are all there is. facts: shown to
+    the person who asked, and kept with the file: numbers with their unit in the name (`pause_ms`, `objects`), or short
+    texts. They hold no value of the application's.
     """
 
     path: Path | None
