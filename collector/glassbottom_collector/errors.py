@@ -6,6 +6,7 @@
     - StorageFull      no space, or the byte cap is reached
   + NotFound           no such service or instance; the message lists what there is
   + BadRequest         the question cannot be answered as asked
+  + HeapDumpError      a heap dump cannot be read; the message says where it goes wrong
 """
 
 from __future__ import annotations
@@ -33,3 +34,7 @@ class NotFound(CollectorError):  # noqa: N818
 
 class BadRequest(CollectorError):  # noqa: N818
     """The question cannot be answered as asked."""
+
+
+class HeapDumpError(CollectorError):
+    """A heap dump cannot be read."""
