@@ -25,19 +25,55 @@ _sym_db = _symbol_database.Default()
 from glassbottom.wire.v1 import ingest_pb2 as glassbottom_dot_wire_dot_v1_dot_ingest__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!glassbottom/wire/v1/control.proto\x12\x13glassbottom.wire.v1\x1a glassbottom/wire/v1/ingest.proto\";\n\x13TakeSnapshotRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\"N\n\x14TakeSnapshotResponse\x12\x36\n\x08outcomes\x18\x01 \x03(\x0b\x32$.glassbottom.wire.v1.InstanceOutcome\"l\n\x0fInstanceOutcome\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x34\n\x07outcome\x18\x02 \x01(\x0e\x32#.glassbottom.wire.v1.CommandOutcome\x12\x0e\n\x06reason\x18\x03 \x01(\t2u\n\x0e\x43ontrolService\x12\x63\n\x0cTakeSnapshot\x12(.glassbottom.wire.v1.TakeSnapshotRequest\x1a).glassbottom.wire.v1.TakeSnapshotResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!glassbottom/wire/v1/control.proto\x12\x13glassbottom.wire.v1\x1a glassbottom/wire/v1/ingest.proto\"J\n\x13TakeSnapshotRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\"N\n\x14TakeSnapshotResponse\x12\x36\n\x08outcomes\x18\x01 \x03(\x0b\x32$.glassbottom.wire.v1.InstanceOutcome\"l\n\x0fInstanceOutcome\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x34\n\x07outcome\x18\x02 \x01(\x0e\x32#.glassbottom.wire.v1.CommandOutcome\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xb8\x02\n\x0e\x43\x61ptureRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12.\n\x04kind\x18\x03 \x01(\x0e\x32 .glassbottom.wire.v1.CommandKind\x12\x0f\n\x07seconds\x18\x04 \x01(\x01\x12\x11\n\tbytes_max\x18\x05 \x01(\x04\x12\x15\n\rlease_seconds\x18\x06 \x01(\x01\x12\x41\n\x07options\x18\x07 \x03(\x0b\x32\x30.glassbottom.wire.v1.CaptureRequest.OptionsEntry\x12\x10\n\x08\x61sked_by\x18\x08 \x01(\t\x12\x10\n\x08\x64\x65tached\x18\t \x01(\x08\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"E\n\x0f\x43\x61ptureResponse\x12\x32\n\x06record\x18\x01 \x01(\x0b\x32\".glassbottom.wire.v1.CaptureRecord\"\xbc\x05\n\rCaptureRecord\x12\n\n\x02id\x18\x01 \x01(\t\x12.\n\x04kind\x18\x02 \x01(\x0e\x32 .glassbottom.wire.v1.CommandKind\x12\x0f\n\x07service\x18\x03 \x01(\t\x12\x13\n\x0binstance_id\x18\x04 \x01(\t\x12\x30\n\x05state\x18\x05 \x01(\x0e\x32!.glassbottom.wire.v1.CaptureState\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x13\n\x0b\x61sked_at_ns\x18\x07 \x01(\x06\x12\x10\n\x08\x61sked_by\x18\x08 \x01(\t\x12\x13\n\x0b\x65nded_at_ns\x18\t \x01(\x06\x12\x0f\n\x07seconds\x18\n \x01(\x01\x12\x11\n\tbytes_max\x18\x0b \x01(\x04\x12\x16\n\x0elease_until_ns\x18\x0c \x01(\x06\x12@\n\x07options\x18\r \x03(\x0b\x32/.glassbottom.wire.v1.CaptureRecord.OptionsEntry\x12\x12\n\nfile_bytes\x18\x0e \x01(\x04\x12\x14\n\x0cstored_bytes\x18\x0f \x01(\x04\x12\x15\n\rdeleted_at_ns\x18\x10 \x01(\x06\x12@\n\x07numbers\x18\x11 \x03(\x0b\x32/.glassbottom.wire.v1.CaptureRecord.NumbersEntry\x12<\n\x05texts\x18\x12 \x03(\x0b\x32-.glassbottom.wire.v1.CaptureRecord.TextsEntry\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cNumbersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a,\n\nTextsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"5\n\x13ListCapturesRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\r\"K\n\x14ListCapturesResponse\x12\x33\n\x07records\x18\x01 \x03(\x0b\x32\".glassbottom.wire.v1.CaptureRecord\"0\n\x12ReadCaptureRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"W\n\x13ReadCaptureResponse\x12\x32\n\x06record\x18\x01 \x01(\x0b\x32\".glassbottom.wire.v1.CaptureRecord\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"4\n\x14\x43\x61ncelCaptureRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08\x61sked_by\x18\x02 \x01(\t\"K\n\x15\x43\x61ncelCaptureResponse\x12\x32\n\x06record\x18\x01 \x01(\x0b\x32\".glassbottom.wire.v1.CaptureRecord*\xcf\x01\n\x0c\x43\x61ptureState\x12\x1d\n\x19\x43\x41PTURE_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43\x41PTURE_STATE_ORDERED\x10\x01\x12\x19\n\x15\x43\x41PTURE_STATE_RUNNING\x10\x02\x12\x1b\n\x17\x43\x41PTURE_STATE_UPLOADING\x10\x03\x12\x18\n\x14\x43\x41PTURE_STATE_STORED\x10\x04\x12\x19\n\x15\x43\x41PTURE_STATE_REFUSED\x10\x05\x12\x18\n\x14\x43\x41PTURE_STATE_FAILED\x10\x06\x32\xfe\x03\n\x0e\x43ontrolService\x12\x63\n\x0cTakeSnapshot\x12(.glassbottom.wire.v1.TakeSnapshotRequest\x1a).glassbottom.wire.v1.TakeSnapshotResponse\x12V\n\x07\x43\x61pture\x12#.glassbottom.wire.v1.CaptureRequest\x1a$.glassbottom.wire.v1.CaptureResponse0\x01\x12\x63\n\x0cListCaptures\x12(.glassbottom.wire.v1.ListCapturesRequest\x1a).glassbottom.wire.v1.ListCapturesResponse\x12\x62\n\x0bReadCapture\x12\'.glassbottom.wire.v1.ReadCaptureRequest\x1a(.glassbottom.wire.v1.ReadCaptureResponse0\x01\x12\x66\n\rCancelCapture\x12).glassbottom.wire.v1.CancelCaptureRequest\x1a*.glassbottom.wire.v1.CancelCaptureResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'glassbottom.wire.v1.control_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_CAPTUREREQUEST_OPTIONSENTRY']._loaded_options = None
+  _globals['_CAPTUREREQUEST_OPTIONSENTRY']._serialized_options = b'8\001'
+  _globals['_CAPTURERECORD_OPTIONSENTRY']._loaded_options = None
+  _globals['_CAPTURERECORD_OPTIONSENTRY']._serialized_options = b'8\001'
+  _globals['_CAPTURERECORD_NUMBERSENTRY']._loaded_options = None
+  _globals['_CAPTURERECORD_NUMBERSENTRY']._serialized_options = b'8\001'
+  _globals['_CAPTURERECORD_TEXTSENTRY']._loaded_options = None
+  _globals['_CAPTURERECORD_TEXTSENTRY']._serialized_options = b'8\001'
+  _globals['_CAPTURESTATE']._serialized_start=1850
+  _globals['_CAPTURESTATE']._serialized_end=2057
   _globals['_TAKESNAPSHOTREQUEST']._serialized_start=92
-  _globals['_TAKESNAPSHOTREQUEST']._serialized_end=151
-  _globals['_TAKESNAPSHOTRESPONSE']._serialized_start=153
-  _globals['_TAKESNAPSHOTRESPONSE']._serialized_end=231
-  _globals['_INSTANCEOUTCOME']._serialized_start=233
-  _globals['_INSTANCEOUTCOME']._serialized_end=341
-  _globals['_CONTROLSERVICE']._serialized_start=343
-  _globals['_CONTROLSERVICE']._serialized_end=460
+  _globals['_TAKESNAPSHOTREQUEST']._serialized_end=166
+  _globals['_TAKESNAPSHOTRESPONSE']._serialized_start=168
+  _globals['_TAKESNAPSHOTRESPONSE']._serialized_end=246
+  _globals['_INSTANCEOUTCOME']._serialized_start=248
+  _globals['_INSTANCEOUTCOME']._serialized_end=356
+  _globals['_CAPTUREREQUEST']._serialized_start=359
+  _globals['_CAPTUREREQUEST']._serialized_end=671
+  _globals['_CAPTUREREQUEST_OPTIONSENTRY']._serialized_start=625
+  _globals['_CAPTUREREQUEST_OPTIONSENTRY']._serialized_end=671
+  _globals['_CAPTURERESPONSE']._serialized_start=673
+  _globals['_CAPTURERESPONSE']._serialized_end=742
+  _globals['_CAPTURERECORD']._serialized_start=745
+  _globals['_CAPTURERECORD']._serialized_end=1445
+  _globals['_CAPTURERECORD_OPTIONSENTRY']._serialized_start=625
+  _globals['_CAPTURERECORD_OPTIONSENTRY']._serialized_end=671
+  _globals['_CAPTURERECORD_NUMBERSENTRY']._serialized_start=1353
+  _globals['_CAPTURERECORD_NUMBERSENTRY']._serialized_end=1399
+  _globals['_CAPTURERECORD_TEXTSENTRY']._serialized_start=1401
+  _globals['_CAPTURERECORD_TEXTSENTRY']._serialized_end=1445
+  _globals['_LISTCAPTURESREQUEST']._serialized_start=1447
+  _globals['_LISTCAPTURESREQUEST']._serialized_end=1500
+  _globals['_LISTCAPTURESRESPONSE']._serialized_start=1502
+  _globals['_LISTCAPTURESRESPONSE']._serialized_end=1577
+  _globals['_READCAPTUREREQUEST']._serialized_start=1579
+  _globals['_READCAPTUREREQUEST']._serialized_end=1627
+  _globals['_READCAPTURERESPONSE']._serialized_start=1629
+  _globals['_READCAPTURERESPONSE']._serialized_end=1716
+  _globals['_CANCELCAPTUREREQUEST']._serialized_start=1718
+  _globals['_CANCELCAPTUREREQUEST']._serialized_end=1770
+  _globals['_CANCELCAPTURERESPONSE']._serialized_start=1772
+  _globals['_CANCELCAPTURERESPONSE']._serialized_end=1847
+  _globals['_CONTROLSERVICE']._serialized_start=2060
+  _globals['_CONTROLSERVICE']._serialized_end=2570
 # @@protoc_insertion_point(module_scope)

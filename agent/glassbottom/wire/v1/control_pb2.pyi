@@ -8,10 +8,57 @@ import collections.abc
 import glassbottom.wire.v1.ingest_pb2
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
+import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
+import sys
 import typing
 
+if sys.version_info >= (3, 10):
+    import typing as typing_extensions
+else:
+    import typing_extensions
+
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+
+class _CaptureState:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _CaptureStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_CaptureState.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    CAPTURE_STATE_UNSPECIFIED: _CaptureState.ValueType  # 0
+    """Not set."""
+    CAPTURE_STATE_ORDERED: _CaptureState.ValueType  # 1
+    """Sent to the agent, which has not answered."""
+    CAPTURE_STATE_RUNNING: _CaptureState.ValueType  # 2
+    """The agent is at it."""
+    CAPTURE_STATE_UPLOADING: _CaptureState.ValueType  # 3
+    """Its file is on the way."""
+    CAPTURE_STATE_STORED: _CaptureState.ValueType  # 4
+    """An end: the file is durable here, or there is none and the facts are."""
+    CAPTURE_STATE_REFUSED: _CaptureState.ValueType  # 5
+    """An end: the agent, or the collector, would not do it."""
+    CAPTURE_STATE_FAILED: _CaptureState.ValueType  # 6
+    """An end: tried, and nothing came of it."""
+
+class CaptureState(_CaptureState, metaclass=_CaptureStateEnumTypeWrapper):
+    """Where a capture is."""
+
+CAPTURE_STATE_UNSPECIFIED: CaptureState.ValueType  # 0
+"""Not set."""
+CAPTURE_STATE_ORDERED: CaptureState.ValueType  # 1
+"""Sent to the agent, which has not answered."""
+CAPTURE_STATE_RUNNING: CaptureState.ValueType  # 2
+"""The agent is at it."""
+CAPTURE_STATE_UPLOADING: CaptureState.ValueType  # 3
+"""Its file is on the way."""
+CAPTURE_STATE_STORED: CaptureState.ValueType  # 4
+"""An end: the file is durable here, or there is none and the facts are."""
+CAPTURE_STATE_REFUSED: CaptureState.ValueType  # 5
+"""An end: the agent, or the collector, would not do it."""
+CAPTURE_STATE_FAILED: CaptureState.ValueType  # 6
+"""An end: tried, and nothing came of it."""
+global___CaptureState = CaptureState
 
 @typing.final
 class TakeSnapshotRequest(google.protobuf.message.Message):
@@ -21,17 +68,21 @@ class TakeSnapshotRequest(google.protobuf.message.Message):
 
     SERVICE_FIELD_NUMBER: builtins.int
     INSTANCE_ID_FIELD_NUMBER: builtins.int
+    LABEL_FIELD_NUMBER: builtins.int
     service: builtins.str
     """`service.name`."""
     instance_id: builtins.str
     """Only this instance; empty for all."""
+    label: builtins.str
+    """A name for these snapshots, by which they are found again; at most 100 characters, may be empty."""
     def __init__(
         self,
         *,
         service: builtins.str = ...,
         instance_id: builtins.str = ...,
+        label: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["instance_id", b"instance_id", "service", b"service"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["instance_id", b"instance_id", "label", b"label", "service", b"service"]) -> None: ...
 
 global___TakeSnapshotRequest = TakeSnapshotRequest
 
@@ -80,3 +131,366 @@ class InstanceOutcome(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["instance_id", b"instance_id", "outcome", b"outcome", "reason", b"reason"]) -> None: ...
 
 global___InstanceOutcome = InstanceOutcome
+
+@typing.final
+class CaptureRequest(google.protobuf.message.Message):
+    """What to capture, and where."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class OptionsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    SERVICE_FIELD_NUMBER: builtins.int
+    INSTANCE_ID_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    SECONDS_FIELD_NUMBER: builtins.int
+    BYTES_MAX_FIELD_NUMBER: builtins.int
+    LEASE_SECONDS_FIELD_NUMBER: builtins.int
+    OPTIONS_FIELD_NUMBER: builtins.int
+    ASKED_BY_FIELD_NUMBER: builtins.int
+    DETACHED_FIELD_NUMBER: builtins.int
+    service: builtins.str
+    """`service.name`."""
+    instance_id: builtins.str
+    """Which process: its instance id or a prefix of it. May be empty when only one is connected."""
+    kind: glassbottom.wire.v1.ingest_pb2.CommandKind.ValueType
+    """One of the kinds that are captures."""
+    seconds: builtins.float
+    """How long to watch, in seconds; 0: as the kind likes."""
+    bytes_max: builtins.int
+    """Largest file, in bytes; 0: as large as the collector allows."""
+    lease_seconds: builtins.float
+    """How long it may take altogether, in seconds, the way of its file included; 0: as the collector likes."""
+    asked_by: builtins.str
+    """Who asks, as he calls himself; kept in the record."""
+    detached: builtins.bool
+    """The capture goes on when the caller hangs up."""
+    @property
+    def options(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """For the kind, by name."""
+
+    def __init__(
+        self,
+        *,
+        service: builtins.str = ...,
+        instance_id: builtins.str = ...,
+        kind: glassbottom.wire.v1.ingest_pb2.CommandKind.ValueType = ...,
+        seconds: builtins.float = ...,
+        bytes_max: builtins.int = ...,
+        lease_seconds: builtins.float = ...,
+        options: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        asked_by: builtins.str = ...,
+        detached: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["asked_by", b"asked_by", "bytes_max", b"bytes_max", "detached", b"detached", "instance_id", b"instance_id", "kind", b"kind", "lease_seconds", b"lease_seconds", "options", b"options", "seconds", b"seconds", "service", b"service"]) -> None: ...
+
+global___CaptureRequest = CaptureRequest
+
+@typing.final
+class CaptureResponse(google.protobuf.message.Message):
+    """How far it is: once when it has been ordered, and each time something has changed. The last one has a state that is
+    an end.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RECORD_FIELD_NUMBER: builtins.int
+    @property
+    def record(self) -> global___CaptureRecord:
+        """Everything known."""
+
+    def __init__(
+        self,
+        *,
+        record: global___CaptureRecord | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["record", b"record"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["record", b"record"]) -> None: ...
+
+global___CaptureResponse = CaptureResponse
+
+@typing.final
+class CaptureRecord(google.protobuf.message.Message):
+    """One capture, from the first word to the last."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class OptionsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    @typing.final
+    class NumbersEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.float
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.float = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    @typing.final
+    class TextsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    ID_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    SERVICE_FIELD_NUMBER: builtins.int
+    INSTANCE_ID_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    ASKED_AT_NS_FIELD_NUMBER: builtins.int
+    ASKED_BY_FIELD_NUMBER: builtins.int
+    ENDED_AT_NS_FIELD_NUMBER: builtins.int
+    SECONDS_FIELD_NUMBER: builtins.int
+    BYTES_MAX_FIELD_NUMBER: builtins.int
+    LEASE_UNTIL_NS_FIELD_NUMBER: builtins.int
+    OPTIONS_FIELD_NUMBER: builtins.int
+    FILE_BYTES_FIELD_NUMBER: builtins.int
+    STORED_BYTES_FIELD_NUMBER: builtins.int
+    DELETED_AT_NS_FIELD_NUMBER: builtins.int
+    NUMBERS_FIELD_NUMBER: builtins.int
+    TEXTS_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    """32 hexadecimal digits."""
+    kind: glassbottom.wire.v1.ingest_pb2.CommandKind.ValueType
+    """What it is."""
+    service: builtins.str
+    """`service.name`."""
+    instance_id: builtins.str
+    """Which process; empty when the order did not get that far."""
+    state: global___CaptureState.ValueType
+    """Where it is."""
+    reason: builtins.str
+    """Why it was refused or failed, in one sentence."""
+    asked_at_ns: builtins.int
+    """When it was asked for, nanoseconds since the Unix epoch."""
+    asked_by: builtins.str
+    """Who asked, as he called himself, and the address he came from."""
+    ended_at_ns: builtins.int
+    """When it ended; 0 while it has not."""
+    seconds: builtins.float
+    """How long to watch, in seconds; 0: as the kind likes."""
+    bytes_max: builtins.int
+    """Largest file, in bytes."""
+    lease_until_ns: builtins.int
+    """When the lease ends or ended, on the collector's clock."""
+    file_bytes: builtins.int
+    """Length of the file; 0: there is none, or it is not known yet."""
+    stored_bytes: builtins.int
+    """How much of it is durable here."""
+    deleted_at_ns: builtins.int
+    """When the file was deleted to make room or for its age; 0 when it was not."""
+    @property
+    def options(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """For the kind, by name."""
+
+    @property
+    def numbers(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
+        """Numbers the capture tells, with their unit in the name."""
+
+    @property
+    def texts(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """Short texts it tells."""
+
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        kind: glassbottom.wire.v1.ingest_pb2.CommandKind.ValueType = ...,
+        service: builtins.str = ...,
+        instance_id: builtins.str = ...,
+        state: global___CaptureState.ValueType = ...,
+        reason: builtins.str = ...,
+        asked_at_ns: builtins.int = ...,
+        asked_by: builtins.str = ...,
+        ended_at_ns: builtins.int = ...,
+        seconds: builtins.float = ...,
+        bytes_max: builtins.int = ...,
+        lease_until_ns: builtins.int = ...,
+        options: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        file_bytes: builtins.int = ...,
+        stored_bytes: builtins.int = ...,
+        deleted_at_ns: builtins.int = ...,
+        numbers: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
+        texts: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["asked_at_ns", b"asked_at_ns", "asked_by", b"asked_by", "bytes_max", b"bytes_max", "deleted_at_ns", b"deleted_at_ns", "ended_at_ns", b"ended_at_ns", "file_bytes", b"file_bytes", "id", b"id", "instance_id", b"instance_id", "kind", b"kind", "lease_until_ns", b"lease_until_ns", "numbers", b"numbers", "options", b"options", "reason", b"reason", "seconds", b"seconds", "service", b"service", "state", b"state", "stored_bytes", b"stored_bytes", "texts", b"texts"]) -> None: ...
+
+global___CaptureRecord = CaptureRecord
+
+@typing.final
+class ListCapturesRequest(google.protobuf.message.Message):
+    """Which captures."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: builtins.int
+    LIMIT_FIELD_NUMBER: builtins.int
+    service: builtins.str
+    """Only of this service; empty for all."""
+    limit: builtins.int
+    """At most so many; 0 for 100."""
+    def __init__(
+        self,
+        *,
+        service: builtins.str = ...,
+        limit: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["limit", b"limit", "service", b"service"]) -> None: ...
+
+global___ListCapturesRequest = ListCapturesRequest
+
+@typing.final
+class ListCapturesResponse(google.protobuf.message.Message):
+    """What was asked for."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RECORDS_FIELD_NUMBER: builtins.int
+    @property
+    def records(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___CaptureRecord]:
+        """The latest first."""
+
+    def __init__(
+        self,
+        *,
+        records: collections.abc.Iterable[global___CaptureRecord] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["records", b"records"]) -> None: ...
+
+global___ListCapturesResponse = ListCapturesResponse
+
+@typing.final
+class ReadCaptureRequest(google.protobuf.message.Message):
+    """Which file."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    OFFSET_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    """The capture's id or a prefix of it that is unique."""
+    offset: builtins.int
+    """Where to begin."""
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        offset: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["id", b"id", "offset", b"offset"]) -> None: ...
+
+global___ReadCaptureRequest = ReadCaptureRequest
+
+@typing.final
+class ReadCaptureResponse(google.protobuf.message.Message):
+    """A piece of the file, in order."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RECORD_FIELD_NUMBER: builtins.int
+    DATA_FIELD_NUMBER: builtins.int
+    data: builtins.bytes
+    """At most 256 KiB."""
+    @property
+    def record(self) -> global___CaptureRecord:
+        """What is known of the capture; with the first piece only."""
+
+    def __init__(
+        self,
+        *,
+        record: global___CaptureRecord | None = ...,
+        data: builtins.bytes = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["record", b"record"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data", "record", b"record"]) -> None: ...
+
+global___ReadCaptureResponse = ReadCaptureResponse
+
+@typing.final
+class CancelCaptureRequest(google.protobuf.message.Message):
+    """Which capture."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    ASKED_BY_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    """The capture's id or a prefix of it that is unique."""
+    asked_by: builtins.str
+    """Who asks, as he calls himself."""
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        asked_by: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["asked_by", b"asked_by", "id", b"id"]) -> None: ...
+
+global___CancelCaptureRequest = CancelCaptureRequest
+
+@typing.final
+class CancelCaptureResponse(google.protobuf.message.Message):
+    """What became of it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RECORD_FIELD_NUMBER: builtins.int
+    @property
+    def record(self) -> global___CaptureRecord:
+        """As it is now."""
+
+    def __init__(
+        self,
+        *,
+        record: global___CaptureRecord | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["record", b"record"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["record", b"record"]) -> None: ...
+
+global___CancelCaptureResponse = CancelCaptureResponse

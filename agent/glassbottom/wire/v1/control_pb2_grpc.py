@@ -40,6 +40,26 @@ class ControlServiceStub(object):
                 request_serializer=glassbottom_dot_wire_dot_v1_dot_control__pb2.TakeSnapshotRequest.SerializeToString,
                 response_deserializer=glassbottom_dot_wire_dot_v1_dot_control__pb2.TakeSnapshotResponse.FromString,
                 _registered_method=True)
+        self.Capture = channel.unary_stream(
+                '/glassbottom.wire.v1.ControlService/Capture',
+                request_serializer=glassbottom_dot_wire_dot_v1_dot_control__pb2.CaptureRequest.SerializeToString,
+                response_deserializer=glassbottom_dot_wire_dot_v1_dot_control__pb2.CaptureResponse.FromString,
+                _registered_method=True)
+        self.ListCaptures = channel.unary_unary(
+                '/glassbottom.wire.v1.ControlService/ListCaptures',
+                request_serializer=glassbottom_dot_wire_dot_v1_dot_control__pb2.ListCapturesRequest.SerializeToString,
+                response_deserializer=glassbottom_dot_wire_dot_v1_dot_control__pb2.ListCapturesResponse.FromString,
+                _registered_method=True)
+        self.ReadCapture = channel.unary_stream(
+                '/glassbottom.wire.v1.ControlService/ReadCapture',
+                request_serializer=glassbottom_dot_wire_dot_v1_dot_control__pb2.ReadCaptureRequest.SerializeToString,
+                response_deserializer=glassbottom_dot_wire_dot_v1_dot_control__pb2.ReadCaptureResponse.FromString,
+                _registered_method=True)
+        self.CancelCapture = channel.unary_unary(
+                '/glassbottom.wire.v1.ControlService/CancelCapture',
+                request_serializer=glassbottom_dot_wire_dot_v1_dot_control__pb2.CancelCaptureRequest.SerializeToString,
+                response_deserializer=glassbottom_dot_wire_dot_v1_dot_control__pb2.CancelCaptureResponse.FromString,
+                _registered_method=True)
 
 
 class ControlServiceServicer(object):
@@ -53,6 +73,35 @@ class ControlServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Capture(self, request, context):
+        """Orders a deep capture from one connected process, and tells how it goes until it has ended. When the caller hangs up
+        before that, the capture is called off, unless `detached`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCaptures(self, request, context):
+        """What was ever asked for, the latest first: captures that were refused or failed as well.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadCapture(self, request, context):
+        """The file of a stored capture.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelCapture(self, request, context):
+        """Calls off a capture that has not ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +109,26 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.TakeSnapshot,
                     request_deserializer=glassbottom_dot_wire_dot_v1_dot_control__pb2.TakeSnapshotRequest.FromString,
                     response_serializer=glassbottom_dot_wire_dot_v1_dot_control__pb2.TakeSnapshotResponse.SerializeToString,
+            ),
+            'Capture': grpc.unary_stream_rpc_method_handler(
+                    servicer.Capture,
+                    request_deserializer=glassbottom_dot_wire_dot_v1_dot_control__pb2.CaptureRequest.FromString,
+                    response_serializer=glassbottom_dot_wire_dot_v1_dot_control__pb2.CaptureResponse.SerializeToString,
+            ),
+            'ListCaptures': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCaptures,
+                    request_deserializer=glassbottom_dot_wire_dot_v1_dot_control__pb2.ListCapturesRequest.FromString,
+                    response_serializer=glassbottom_dot_wire_dot_v1_dot_control__pb2.ListCapturesResponse.SerializeToString,
+            ),
+            'ReadCapture': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadCapture,
+                    request_deserializer=glassbottom_dot_wire_dot_v1_dot_control__pb2.ReadCaptureRequest.FromString,
+                    response_serializer=glassbottom_dot_wire_dot_v1_dot_control__pb2.ReadCaptureResponse.SerializeToString,
+            ),
+            'CancelCapture': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelCapture,
+                    request_deserializer=glassbottom_dot_wire_dot_v1_dot_control__pb2.CancelCaptureRequest.FromString,
+                    response_serializer=glassbottom_dot_wire_dot_v1_dot_control__pb2.CancelCaptureResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +159,114 @@ class ControlService(object):
             '/glassbottom.wire.v1.ControlService/TakeSnapshot',
             glassbottom_dot_wire_dot_v1_dot_control__pb2.TakeSnapshotRequest.SerializeToString,
             glassbottom_dot_wire_dot_v1_dot_control__pb2.TakeSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Capture(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/glassbottom.wire.v1.ControlService/Capture',
+            glassbottom_dot_wire_dot_v1_dot_control__pb2.CaptureRequest.SerializeToString,
+            glassbottom_dot_wire_dot_v1_dot_control__pb2.CaptureResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCaptures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/glassbottom.wire.v1.ControlService/ListCaptures',
+            glassbottom_dot_wire_dot_v1_dot_control__pb2.ListCapturesRequest.SerializeToString,
+            glassbottom_dot_wire_dot_v1_dot_control__pb2.ListCapturesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadCapture(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/glassbottom.wire.v1.ControlService/ReadCapture',
+            glassbottom_dot_wire_dot_v1_dot_control__pb2.ReadCaptureRequest.SerializeToString,
+            glassbottom_dot_wire_dot_v1_dot_control__pb2.ReadCaptureResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelCapture(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/glassbottom.wire.v1.ControlService/CancelCapture',
+            glassbottom_dot_wire_dot_v1_dot_control__pb2.CancelCaptureRequest.SerializeToString,
+            glassbottom_dot_wire_dot_v1_dot_control__pb2.CancelCaptureResponse.FromString,
             options,
             channel_credentials,
             insecure,

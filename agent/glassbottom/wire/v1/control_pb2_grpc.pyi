@@ -27,6 +27,32 @@ class ControlServiceStub:
     ]
     """Read the heap of every connected process of a service now. Returns when all have answered or the deadline passed."""
 
+    Capture: grpc.UnaryStreamMultiCallable[
+        glassbottom.wire.v1.control_pb2.CaptureRequest,
+        glassbottom.wire.v1.control_pb2.CaptureResponse,
+    ]
+    """Orders a deep capture from one connected process, and tells how it goes until it has ended. When the caller hangs up
+    before that, the capture is called off, unless `detached`.
+    """
+
+    ListCaptures: grpc.UnaryUnaryMultiCallable[
+        glassbottom.wire.v1.control_pb2.ListCapturesRequest,
+        glassbottom.wire.v1.control_pb2.ListCapturesResponse,
+    ]
+    """What was ever asked for, the latest first: captures that were refused or failed as well."""
+
+    ReadCapture: grpc.UnaryStreamMultiCallable[
+        glassbottom.wire.v1.control_pb2.ReadCaptureRequest,
+        glassbottom.wire.v1.control_pb2.ReadCaptureResponse,
+    ]
+    """The file of a stored capture."""
+
+    CancelCapture: grpc.UnaryUnaryMultiCallable[
+        glassbottom.wire.v1.control_pb2.CancelCaptureRequest,
+        glassbottom.wire.v1.control_pb2.CancelCaptureResponse,
+    ]
+    """Calls off a capture that has not ended."""
+
 class ControlServiceAsyncStub:
     """Relays commands to agents that are connected."""
 
@@ -35,6 +61,32 @@ class ControlServiceAsyncStub:
         glassbottom.wire.v1.control_pb2.TakeSnapshotResponse,
     ]
     """Read the heap of every connected process of a service now. Returns when all have answered or the deadline passed."""
+
+    Capture: grpc.aio.UnaryStreamMultiCallable[
+        glassbottom.wire.v1.control_pb2.CaptureRequest,
+        glassbottom.wire.v1.control_pb2.CaptureResponse,
+    ]
+    """Orders a deep capture from one connected process, and tells how it goes until it has ended. When the caller hangs up
+    before that, the capture is called off, unless `detached`.
+    """
+
+    ListCaptures: grpc.aio.UnaryUnaryMultiCallable[
+        glassbottom.wire.v1.control_pb2.ListCapturesRequest,
+        glassbottom.wire.v1.control_pb2.ListCapturesResponse,
+    ]
+    """What was ever asked for, the latest first: captures that were refused or failed as well."""
+
+    ReadCapture: grpc.aio.UnaryStreamMultiCallable[
+        glassbottom.wire.v1.control_pb2.ReadCaptureRequest,
+        glassbottom.wire.v1.control_pb2.ReadCaptureResponse,
+    ]
+    """The file of a stored capture."""
+
+    CancelCapture: grpc.aio.UnaryUnaryMultiCallable[
+        glassbottom.wire.v1.control_pb2.CancelCaptureRequest,
+        glassbottom.wire.v1.control_pb2.CancelCaptureResponse,
+    ]
+    """Calls off a capture that has not ended."""
 
 class ControlServiceServicer(metaclass=abc.ABCMeta):
     """Relays commands to agents that are connected."""
@@ -46,5 +98,39 @@ class ControlServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[glassbottom.wire.v1.control_pb2.TakeSnapshotResponse, collections.abc.Awaitable[glassbottom.wire.v1.control_pb2.TakeSnapshotResponse]]:
         """Read the heap of every connected process of a service now. Returns when all have answered or the deadline passed."""
+
+    @abc.abstractmethod
+    def Capture(
+        self,
+        request: glassbottom.wire.v1.control_pb2.CaptureRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[glassbottom.wire.v1.control_pb2.CaptureResponse], collections.abc.AsyncIterator[glassbottom.wire.v1.control_pb2.CaptureResponse]]:
+        """Orders a deep capture from one connected process, and tells how it goes until it has ended. When the caller hangs up
+        before that, the capture is called off, unless `detached`.
+        """
+
+    @abc.abstractmethod
+    def ListCaptures(
+        self,
+        request: glassbottom.wire.v1.control_pb2.ListCapturesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[glassbottom.wire.v1.control_pb2.ListCapturesResponse, collections.abc.Awaitable[glassbottom.wire.v1.control_pb2.ListCapturesResponse]]:
+        """What was ever asked for, the latest first: captures that were refused or failed as well."""
+
+    @abc.abstractmethod
+    def ReadCapture(
+        self,
+        request: glassbottom.wire.v1.control_pb2.ReadCaptureRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[glassbottom.wire.v1.control_pb2.ReadCaptureResponse], collections.abc.AsyncIterator[glassbottom.wire.v1.control_pb2.ReadCaptureResponse]]:
+        """The file of a stored capture."""
+
+    @abc.abstractmethod
+    def CancelCapture(
+        self,
+        request: glassbottom.wire.v1.control_pb2.CancelCaptureRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[glassbottom.wire.v1.control_pb2.CancelCaptureResponse, collections.abc.Awaitable[glassbottom.wire.v1.control_pb2.CancelCaptureResponse]]:
+        """Calls off a capture that has not ended."""
 
 def add_ControlServiceServicer_to_server(servicer: ControlServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

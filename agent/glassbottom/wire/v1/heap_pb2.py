@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from glassbottom.wire.v1 import common_pb2 as glassbottom_dot_wire_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eglassbottom/wire/v1/heap.proto\x12\x13glassbottom.wire.v1\x1a glassbottom/wire/v1/common.proto\"\xb2\x02\n\x0cHeapSnapshot\x12\r\n\x05\x61t_ns\x18\x01 \x01(\x06\x12\r\n\x05\x65poch\x18\x02 \x01(\r\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\x12\x16\n\x0einterval_bytes\x18\x04 \x01(\x01\x12\x14\n\x0cwindow_share\x18\x05 \x01(\x01\x12\x12\n\nlive_bytes\x18\x06 \x01(\x01\x12\x1b\n\x13live_bytes_variance\x18\x07 \x01(\x01\x12-\n\x05sites\x18\x08 \x01(\x0b\x32\x1e.glassbottom.wire.v1.HeapSites\x12-\n\x05types\x18\t \x01(\x0b\x32\x1e.glassbottom.wire.v1.HeapTypes\x12\x35\n\x0b\x64\x65\x66initions\x18\n \x01(\x0b\x32 .glassbottom.wire.v1.Definitions\"\x84\x02\n\tHeapSites\x12\r\n\x05stack\x18\x01 \x01(\x0c\x12\x12\n\nlive_bytes\x18\x02 \x01(\x0c\x12\x1b\n\x13live_bytes_variance\x18\x03 \x01(\x0c\x12\x14\n\x0clive_objects\x18\x04 \x01(\x0c\x12\x1d\n\x15live_objects_variance\x18\x05 \x01(\x0c\x12\x13\n\x0b\x61lloc_bytes\x18\x06 \x01(\x0c\x12\x15\n\ralloc_objects\x18\x07 \x01(\x0c\x12\x0f\n\x07samples\x18\x08 \x01(\x0c\x12\x17\n\x0f\x62irth_oldest_ms\x18\t \x01(\x0c\x12\x15\n\rbirth_mean_ms\x18\n \x01(\x0c\x12\x15\n\rbirth_minutes\x18\x0b \x01(\x0c\"c\n\tHeapTypes\x12\r\n\x05stack\x18\x01 \x01(\x0c\x12\x0c\n\x04type\x18\x02 \x01(\x0c\x12\x12\n\nlive_bytes\x18\x03 \x01(\x0c\x12\x14\n\x0clive_objects\x18\x04 \x01(\x0c\x12\x0f\n\x07samples\x18\x05 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eglassbottom/wire/v1/heap.proto\x12\x13glassbottom.wire.v1\x1a glassbottom/wire/v1/common.proto\"\xc2\x02\n\x0cHeapSnapshot\x12\r\n\x05\x61t_ns\x18\x01 \x01(\x06\x12\r\n\x05\x65poch\x18\x02 \x01(\r\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\x12\x16\n\x0einterval_bytes\x18\x04 \x01(\x01\x12\x14\n\x0cwindow_share\x18\x05 \x01(\x01\x12\x12\n\nlive_bytes\x18\x06 \x01(\x01\x12\x1b\n\x13live_bytes_variance\x18\x07 \x01(\x01\x12-\n\x05sites\x18\x08 \x01(\x0b\x32\x1e.glassbottom.wire.v1.HeapSites\x12-\n\x05types\x18\t \x01(\x0b\x32\x1e.glassbottom.wire.v1.HeapTypes\x12\x35\n\x0b\x64\x65\x66initions\x18\n \x01(\x0b\x32 .glassbottom.wire.v1.Definitions\x12\x0e\n\x06labels\x18\x0b \x03(\t\"\x84\x02\n\tHeapSites\x12\r\n\x05stack\x18\x01 \x01(\x0c\x12\x12\n\nlive_bytes\x18\x02 \x01(\x0c\x12\x1b\n\x13live_bytes_variance\x18\x03 \x01(\x0c\x12\x14\n\x0clive_objects\x18\x04 \x01(\x0c\x12\x1d\n\x15live_objects_variance\x18\x05 \x01(\x0c\x12\x13\n\x0b\x61lloc_bytes\x18\x06 \x01(\x0c\x12\x15\n\ralloc_objects\x18\x07 \x01(\x0c\x12\x0f\n\x07samples\x18\x08 \x01(\x0c\x12\x17\n\x0f\x62irth_oldest_ms\x18\t \x01(\x0c\x12\x15\n\rbirth_mean_ms\x18\n \x01(\x0c\x12\x15\n\rbirth_minutes\x18\x0b \x01(\x0c\"c\n\tHeapTypes\x12\r\n\x05stack\x18\x01 \x01(\x0c\x12\x0c\n\x04type\x18\x02 \x01(\x0c\x12\x12\n\nlive_bytes\x18\x03 \x01(\x0c\x12\x14\n\x0clive_objects\x18\x04 \x01(\x0c\x12\x0f\n\x07samples\x18\x05 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,9 +33,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'glassbottom.wire.v1.heap_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_HEAPSNAPSHOT']._serialized_start=90
-  _globals['_HEAPSNAPSHOT']._serialized_end=396
-  _globals['_HEAPSITES']._serialized_start=399
-  _globals['_HEAPSITES']._serialized_end=659
-  _globals['_HEAPTYPES']._serialized_start=661
-  _globals['_HEAPTYPES']._serialized_end=760
+  _globals['_HEAPSNAPSHOT']._serialized_end=412
+  _globals['_HEAPSITES']._serialized_start=415
+  _globals['_HEAPSITES']._serialized_end=675
+  _globals['_HEAPTYPES']._serialized_start=677
+  _globals['_HEAPTYPES']._serialized_end=776
 # @@protoc_insertion_point(module_scope)

@@ -4,8 +4,10 @@ isort:skip_file
 What the native sampler saw of the heap."""
 
 import builtins
+import collections.abc
 import glassbottom.wire.v1.common_pb2
 import google.protobuf.descriptor
+import google.protobuf.internal.containers
 import google.protobuf.message
 import typing
 
@@ -32,6 +34,7 @@ class HeapSnapshot(google.protobuf.message.Message):
     SITES_FIELD_NUMBER: builtins.int
     TYPES_FIELD_NUMBER: builtins.int
     DEFINITIONS_FIELD_NUMBER: builtins.int
+    LABELS_FIELD_NUMBER: builtins.int
     at_ns: builtins.int
     """When the sampler was read, nanoseconds since the Unix epoch."""
     epoch: builtins.int
@@ -60,6 +63,12 @@ class HeapSnapshot(google.protobuf.message.Message):
     def definitions(self) -> glassbottom.wire.v1.common_pb2.Definitions:
         """Definitions used here and not yet acknowledged."""
 
+    @property
+    def labels(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names given to this moment by the application or an operator, at most 20 of at most 100 characters; such a
+        snapshot is complete.
+        """
+
     def __init__(
         self,
         *,
@@ -73,9 +82,10 @@ class HeapSnapshot(google.protobuf.message.Message):
         sites: global___HeapSites | None = ...,
         types: global___HeapTypes | None = ...,
         definitions: glassbottom.wire.v1.common_pb2.Definitions | None = ...,
+        labels: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["definitions", b"definitions", "sites", b"sites", "types", b"types"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["at_ns", b"at_ns", "complete", b"complete", "definitions", b"definitions", "epoch", b"epoch", "interval_bytes", b"interval_bytes", "live_bytes", b"live_bytes", "live_bytes_variance", b"live_bytes_variance", "sites", b"sites", "types", b"types", "window_share", b"window_share"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["at_ns", b"at_ns", "complete", b"complete", "definitions", b"definitions", "epoch", b"epoch", "interval_bytes", b"interval_bytes", "labels", b"labels", "live_bytes", b"live_bytes", "live_bytes_variance", b"live_bytes_variance", "sites", b"sites", "types", b"types", "window_share", b"window_share"]) -> None: ...
 
 global___HeapSnapshot = HeapSnapshot
 

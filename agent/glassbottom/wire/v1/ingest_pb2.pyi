@@ -99,6 +99,18 @@ class _CommandKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """Not set; refused."""
     COMMAND_KIND_SNAPSHOT: _CommandKind.ValueType  # 1
     """Read the sampler now and send a complete heap snapshot."""
+    COMMAND_KIND_DUMP_HEAP: _CommandKind.ValueType  # 2
+    """A capture: write down every object and who refers to it, from a clone of the process."""
+    COMMAND_KIND_DUMP_MEMRAY: _CommandKind.ValueType  # 3
+    """A capture: trace every allocation for a while, with memray."""
+    COMMAND_KIND_DUMP_STACKS: _CommandKind.ValueType  # 4
+    """A capture: where every thread is now, with py-spy."""
+    COMMAND_KIND_DUMP_CPU: _CommandKind.ValueType  # 5
+    """A capture: where every thread spends its time for a while, with py-spy."""
+    COMMAND_KIND_GC_COLLECT: _CommandKind.ValueType  # 6
+    """A capture without a file: collect garbage now, and tell what that freed."""
+    COMMAND_KIND_MALLOC_TRIM: _CommandKind.ValueType  # 7
+    """A capture without a file: give free memory of the C allocator back, and tell how much that was."""
 
 class CommandKind(_CommandKind, metaclass=_CommandKindEnumTypeWrapper):
     """What the collector may ask of an agent."""
@@ -107,6 +119,18 @@ COMMAND_KIND_UNSPECIFIED: CommandKind.ValueType  # 0
 """Not set; refused."""
 COMMAND_KIND_SNAPSHOT: CommandKind.ValueType  # 1
 """Read the sampler now and send a complete heap snapshot."""
+COMMAND_KIND_DUMP_HEAP: CommandKind.ValueType  # 2
+"""A capture: write down every object and who refers to it, from a clone of the process."""
+COMMAND_KIND_DUMP_MEMRAY: CommandKind.ValueType  # 3
+"""A capture: trace every allocation for a while, with memray."""
+COMMAND_KIND_DUMP_STACKS: CommandKind.ValueType  # 4
+"""A capture: where every thread is now, with py-spy."""
+COMMAND_KIND_DUMP_CPU: CommandKind.ValueType  # 5
+"""A capture: where every thread spends its time for a while, with py-spy."""
+COMMAND_KIND_GC_COLLECT: CommandKind.ValueType  # 6
+"""A capture without a file: collect garbage now, and tell what that freed."""
+COMMAND_KIND_MALLOC_TRIM: CommandKind.ValueType  # 7
+"""A capture without a file: give free memory of the C allocator back, and tell how much that was."""
 global___CommandKind = CommandKind
 
 class _CommandOutcome:
@@ -123,6 +147,8 @@ class _CommandOutcomeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper.
     """Not allowed by the agent's local configuration, or not safe now."""
     COMMAND_OUTCOME_FAILED: _CommandOutcome.ValueType  # 3
     """Tried and failed."""
+    COMMAND_OUTCOME_STARTED: _CommandOutcome.ValueType  # 4
+    """Under way; another result with the same id follows. Captures only."""
 
 class CommandOutcome(_CommandOutcome, metaclass=_CommandOutcomeEnumTypeWrapper):
     """How a command ended."""
@@ -135,6 +161,8 @@ COMMAND_OUTCOME_REFUSED: CommandOutcome.ValueType  # 2
 """Not allowed by the agent's local configuration, or not safe now."""
 COMMAND_OUTCOME_FAILED: CommandOutcome.ValueType  # 3
 """Tried and failed."""
+COMMAND_OUTCOME_STARTED: CommandOutcome.ValueType  # 4
+"""Under way; another result with the same id follows. Captures only."""
 global___CommandOutcome = CommandOutcome
 
 @typing.final
@@ -147,6 +175,7 @@ class SessionRequest(google.protobuf.message.Message):
     BATCH_FIELD_NUMBER: builtins.int
     HEARTBEAT_FIELD_NUMBER: builtins.int
     COMMAND_RESULT_FIELD_NUMBER: builtins.int
+    CAPTURE_CHUNK_FIELD_NUMBER: builtins.int
     @property
     def hello(self) -> global___Hello:
         """First message of every connection."""
@@ -163,6 +192,10 @@ class SessionRequest(google.protobuf.message.Message):
     def command_result(self) -> global___CommandResult:
         """Answer to a Command."""
 
+    @property
+    def capture_chunk(self) -> global___CaptureChunk:
+        """A piece of the file of a capture."""
+
     def __init__(
         self,
         *,
@@ -170,10 +203,11 @@ class SessionRequest(google.protobuf.message.Message):
         batch: global___Batch | None = ...,
         heartbeat: global___Heartbeat | None = ...,
         command_result: global___CommandResult | None = ...,
+        capture_chunk: global___CaptureChunk | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["batch", b"batch", "command_result", b"command_result", "heartbeat", b"heartbeat", "hello", b"hello", "message", b"message"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["batch", b"batch", "command_result", b"command_result", "heartbeat", b"heartbeat", "hello", b"hello", "message", b"message"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["hello", "batch", "heartbeat", "command_result"] | None: ...
+    def HasField(self, field_name: typing.Literal["batch", b"batch", "capture_chunk", b"capture_chunk", "command_result", b"command_result", "heartbeat", b"heartbeat", "hello", b"hello", "message", b"message"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["batch", b"batch", "capture_chunk", b"capture_chunk", "command_result", b"command_result", "heartbeat", b"heartbeat", "hello", b"hello", "message", b"message"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["hello", "batch", "heartbeat", "command_result", "capture_chunk"] | None: ...
 
 global___SessionRequest = SessionRequest
 
@@ -188,6 +222,7 @@ class SessionResponse(google.protobuf.message.Message):
     THROTTLE_FIELD_NUMBER: builtins.int
     COMMAND_FIELD_NUMBER: builtins.int
     REJECT_FIELD_NUMBER: builtins.int
+    CAPTURE_ACK_FIELD_NUMBER: builtins.int
     @property
     def welcome(self) -> global___Welcome:
         """Answer to Hello."""
@@ -208,6 +243,10 @@ class SessionResponse(google.protobuf.message.Message):
     def reject(self) -> global___Reject:
         """A batch will never be accepted as it is."""
 
+    @property
+    def capture_ack(self) -> global___CaptureAck:
+        """What the collector has of a capture, and whether it wants more."""
+
     def __init__(
         self,
         *,
@@ -216,10 +255,11 @@ class SessionResponse(google.protobuf.message.Message):
         throttle: global___Throttle | None = ...,
         command: global___Command | None = ...,
         reject: global___Reject | None = ...,
+        capture_ack: global___CaptureAck | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["ack", b"ack", "command", b"command", "message", b"message", "reject", b"reject", "throttle", b"throttle", "welcome", b"welcome"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["ack", b"ack", "command", b"command", "message", b"message", "reject", b"reject", "throttle", b"throttle", "welcome", b"welcome"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["welcome", "ack", "throttle", "command", "reject"] | None: ...
+    def HasField(self, field_name: typing.Literal["ack", b"ack", "capture_ack", b"capture_ack", "command", b"command", "message", b"message", "reject", b"reject", "throttle", b"throttle", "welcome", b"welcome"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ack", b"ack", "capture_ack", b"capture_ack", "command", b"command", "message", b"message", "reject", b"reject", "throttle", b"throttle", "welcome", b"welcome"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["welcome", "ack", "throttle", "command", "reject", "capture_ack"] | None: ...
 
 global___SessionResponse = SessionResponse
 
@@ -503,22 +543,211 @@ class Command(google.protobuf.message.Message):
     ID_FIELD_NUMBER: builtins.int
     KIND_FIELD_NUMBER: builtins.int
     DEADLINE_NS_FIELD_NUMBER: builtins.int
+    CAPTURE_FIELD_NUMBER: builtins.int
+    LABEL_FIELD_NUMBER: builtins.int
     id: builtins.str
     """Chosen by the collector; echoed in the result."""
     kind: global___CommandKind.ValueType
     """What to do."""
     deadline_ns: builtins.int
     """After this moment the agent must not start it any more, nanoseconds since the Unix epoch."""
+    label: builtins.str
+    """Of COMMAND_KIND_SNAPSHOT: the name to give to what is read; may be empty."""
+    @property
+    def capture(self) -> global___CaptureOrder:
+        """Only and always with the kinds that are captures."""
+
     def __init__(
         self,
         *,
         id: builtins.str = ...,
         kind: global___CommandKind.ValueType = ...,
         deadline_ns: builtins.int = ...,
+        capture: global___CaptureOrder | None = ...,
+        label: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["deadline_ns", b"deadline_ns", "id", b"id", "kind", b"kind"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["capture", b"capture"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["capture", b"capture", "deadline_ns", b"deadline_ns", "id", b"id", "kind", b"kind", "label", b"label"]) -> None: ...
 
 global___Command = Command
+
+@typing.final
+class CaptureOrder(google.protobuf.message.Message):
+    """How a capture is to be done. The agent lowers what is above its own limits.
+
+    Order: Command; CommandResult STARTED, or REFUSED; later DONE with CaptureMade, or FAILED. After DONE come the chunks
+    of the file, in order of their offsets. The collector answers each result, and chunks once they are durable, with a
+    CaptureAck. After a reconnect the agent repeats the last result of everything that is not settled, and waits for the
+    CaptureAck to learn where to go on.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class OptionsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    SECONDS_FIELD_NUMBER: builtins.int
+    BYTES_MAX_FIELD_NUMBER: builtins.int
+    LEASE_UNTIL_NS_FIELD_NUMBER: builtins.int
+    OPTIONS_FIELD_NUMBER: builtins.int
+    seconds: builtins.float
+    """How long to watch, in seconds; for kinds that do not watch, the longest it may take. 0: as the agent likes."""
+    bytes_max: builtins.int
+    """Largest file, in bytes."""
+    lease_until_ns: builtins.int
+    """By then it must have ended, and the agent deletes its file, nanoseconds since the Unix epoch on the agent's clock."""
+    @property
+    def options(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """For the kind, by name."""
+
+    def __init__(
+        self,
+        *,
+        seconds: builtins.float = ...,
+        bytes_max: builtins.int = ...,
+        lease_until_ns: builtins.int = ...,
+        options: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bytes_max", b"bytes_max", "lease_until_ns", b"lease_until_ns", "options", b"options", "seconds", b"seconds"]) -> None: ...
+
+global___CaptureOrder = CaptureOrder
+
+@typing.final
+class CaptureMade(google.protobuf.message.Message):
+    """What came of a capture."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class NumbersEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.float
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.float = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    @typing.final
+    class TextsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    FILE_BYTES_FIELD_NUMBER: builtins.int
+    NUMBERS_FIELD_NUMBER: builtins.int
+    TEXTS_FIELD_NUMBER: builtins.int
+    file_bytes: builtins.int
+    """Length of the file that will be sent; 0: there is none."""
+    @property
+    def numbers(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
+        """Numbers to show, with their unit in the name."""
+
+    @property
+    def texts(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """Short texts to show."""
+
+    def __init__(
+        self,
+        *,
+        file_bytes: builtins.int = ...,
+        numbers: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
+        texts: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["file_bytes", b"file_bytes", "numbers", b"numbers", "texts", b"texts"]) -> None: ...
+
+global___CaptureMade = CaptureMade
+
+@typing.final
+class CaptureChunk(google.protobuf.message.Message):
+    """A piece of the file of a capture."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    OFFSET_FIELD_NUMBER: builtins.int
+    DATA_FIELD_NUMBER: builtins.int
+    CRC32_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    """The command's id."""
+    offset: builtins.int
+    """Where in the file it belongs."""
+    data: builtins.bytes
+    """At most 256 KiB."""
+    crc32: builtins.int
+    """CRC-32 (ISO-HDLC, as zlib.crc32) of data."""
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        offset: builtins.int = ...,
+        data: builtins.bytes = ...,
+        crc32: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["crc32", b"crc32", "data", b"data", "id", b"id", "offset", b"offset"]) -> None: ...
+
+global___CaptureChunk = CaptureChunk
+
+@typing.final
+class CaptureAck(google.protobuf.message.Message):
+    """What the collector has of a capture."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    OFFSET_FIELD_NUMBER: builtins.int
+    SETTLED_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    """The command's id."""
+    offset: builtins.int
+    """So many bytes of the file are durable; the next chunk begins here."""
+    settled: builtins.bool
+    """Nothing more is wanted: all is durable, or nobody waits for it any more. The agent ends what runs, deletes the file
+    and forgets the capture.
+    """
+    reason: builtins.str
+    """Why, in one sentence, when it is settled without being complete."""
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        offset: builtins.int = ...,
+        settled: builtins.bool = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["id", b"id", "offset", b"offset", "reason", b"reason", "settled", b"settled"]) -> None: ...
+
+global___CaptureAck = CaptureAck
 
 @typing.final
 class CommandResult(google.protobuf.message.Message):
@@ -529,19 +758,26 @@ class CommandResult(google.protobuf.message.Message):
     ID_FIELD_NUMBER: builtins.int
     OUTCOME_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
+    MADE_FIELD_NUMBER: builtins.int
     id: builtins.str
     """The command's id."""
     outcome: global___CommandOutcome.ValueType
     """How it ended."""
     reason: builtins.str
     """One sentence; empty when done."""
+    @property
+    def made(self) -> global___CaptureMade:
+        """With captures that are done."""
+
     def __init__(
         self,
         *,
         id: builtins.str = ...,
         outcome: global___CommandOutcome.ValueType = ...,
         reason: builtins.str = ...,
+        made: global___CaptureMade | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["id", b"id", "outcome", b"outcome", "reason", b"reason"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["made", b"made"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["id", b"id", "made", b"made", "outcome", b"outcome", "reason", b"reason"]) -> None: ...
 
 global___CommandResult = CommandResult
