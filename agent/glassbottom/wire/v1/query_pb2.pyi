@@ -117,6 +117,38 @@ VERDICT_UNCLEAR: Verdict.ValueType  # 4
 """The data cannot tell; the reason says what is missing."""
 global___Verdict = Verdict
 
+class _LeakKind:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _LeakKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_LeakKind.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    LEAK_KIND_UNSPECIFIED: _LeakKind.ValueType  # 0
+    """Not set."""
+    LEAK_KIND_REACHABLE: _LeakKind.ValueType  # 1
+    """Objects that something still refers to: find the holder."""
+    LEAK_KIND_GARBAGE: _LeakKind.ValueType  # 2
+    """Objects in cycles that wait for a full collection."""
+    LEAK_KIND_NATIVE: _LeakKind.ValueType  # 3
+    """Memory outside Python's allocators: a C library, or a C extension that loses it."""
+    LEAK_KIND_FRAGMENTATION: _LeakKind.ValueType  # 4
+    """Free memory that the allocators keep and the kernel does not get back."""
+
+class LeakKind(_LeakKind, metaclass=_LeakKindEnumTypeWrapper):
+    """What sort of growth it is, which decides how to look for its cause."""
+
+LEAK_KIND_UNSPECIFIED: LeakKind.ValueType  # 0
+"""Not set."""
+LEAK_KIND_REACHABLE: LeakKind.ValueType  # 1
+"""Objects that something still refers to: find the holder."""
+LEAK_KIND_GARBAGE: LeakKind.ValueType  # 2
+"""Objects in cycles that wait for a full collection."""
+LEAK_KIND_NATIVE: LeakKind.ValueType  # 3
+"""Memory outside Python's allocators: a C library, or a C extension that loses it."""
+LEAK_KIND_FRAGMENTATION: LeakKind.ValueType  # 4
+"""Free memory that the allocators keep and the kernel does not get back."""
+global___LeakKind = LeakKind
+
 class _Severity:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -1153,6 +1185,8 @@ class LeakReport(google.protobuf.message.Message):
     TOTAL_BYTES_PER_SECOND_FIELD_NUMBER: builtins.int
     RULE_HITS_FIELD_NUMBER: builtins.int
     NOTES_FIELD_NUMBER: builtins.int
+    FORECAST_FIELD_NUMBER: builtins.int
+    MEMORY_FIELD_NUMBER: builtins.int
     sites_examined: builtins.int
     """Sites examined."""
     snapshots: builtins.int
@@ -1179,6 +1213,14 @@ class LeakReport(google.protobuf.message.Message):
     def notes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Why there is no better answer (too short a window, agent restarted), one sentence each."""
 
+    @property
+    def forecast(self) -> global___Forecast:
+        """When memory will be full at this rate; not set when nothing grows for certain, or no limit is known."""
+
+    @property
+    def memory(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___MemoryPart]:
+        """What resident memory consists of, largest at the end first; empty where the agents do not tell."""
+
     def __init__(
         self,
         *,
@@ -1190,11 +1232,139 @@ class LeakReport(google.protobuf.message.Message):
         total_bytes_per_second: builtins.float = ...,
         rule_hits: collections.abc.Iterable[global___RuleHit] | None = ...,
         notes: collections.abc.Iterable[builtins.str] | None = ...,
+        forecast: global___Forecast | None = ...,
+        memory: collections.abc.Iterable[global___MemoryPart] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["covered", b"covered", "totals", b"totals"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["covered", b"covered", "findings", b"findings", "notes", b"notes", "rule_hits", b"rule_hits", "sites_examined", b"sites_examined", "snapshots", b"snapshots", "total_bytes_per_second", b"total_bytes_per_second", "totals", b"totals"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["covered", b"covered", "forecast", b"forecast", "totals", b"totals"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["covered", b"covered", "findings", b"findings", "forecast", b"forecast", "memory", b"memory", "notes", b"notes", "rule_hits", b"rule_hits", "sites_examined", b"sites_examined", "snapshots", b"snapshots", "total_bytes_per_second", b"total_bytes_per_second", "totals", b"totals"]) -> None: ...
 
 global___LeakReport = LeakReport
+
+@typing.final
+class Forecast(google.protobuf.message.Message):
+    """When memory will be full if it goes on like this."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LIMIT_FIELD_NUMBER: builtins.int
+    LIMIT_BYTES_FIELD_NUMBER: builtins.int
+    ROOM_BYTES_FIELD_NUMBER: builtins.int
+    BYTES_PER_SECOND_FIELD_NUMBER: builtins.int
+    SECONDS_10_FIELD_NUMBER: builtins.int
+    SECONDS_50_FIELD_NUMBER: builtins.int
+    SECONDS_90_FIELD_NUMBER: builtins.int
+    INSTANCE_IDS_FIELD_NUMBER: builtins.int
+    SENTENCE_FIELD_NUMBER: builtins.int
+    limit: builtins.str
+    """What ends it: "container", "address space", "data segment" or "host"."""
+    limit_bytes: builtins.float
+    """Where that ends, bytes; 0 when only the room left is known (of a host)."""
+    room_bytes: builtins.float
+    """Room left when memory is at its floor, bytes."""
+    bytes_per_second: builtins.float
+    """Growth of all that share the limit, bytes per second."""
+    seconds_10: builtins.float
+    """Seconds until it is full, with one chance in ten, in two, and nine in ten; infinite when it may never be."""
+    seconds_50: builtins.float
+    """Median."""
+    seconds_90: builtins.float
+    """Nine in ten."""
+    sentence: builtins.str
+    """All of it in words."""
+    @property
+    def instance_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Processes that share the limit."""
+
+    def __init__(
+        self,
+        *,
+        limit: builtins.str = ...,
+        limit_bytes: builtins.float = ...,
+        room_bytes: builtins.float = ...,
+        bytes_per_second: builtins.float = ...,
+        seconds_10: builtins.float = ...,
+        seconds_50: builtins.float = ...,
+        seconds_90: builtins.float = ...,
+        instance_ids: collections.abc.Iterable[builtins.str] | None = ...,
+        sentence: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bytes_per_second", b"bytes_per_second", "instance_ids", b"instance_ids", "limit", b"limit", "limit_bytes", b"limit_bytes", "room_bytes", b"room_bytes", "seconds_10", b"seconds_10", "seconds_50", b"seconds_50", "seconds_90", b"seconds_90", "sentence", b"sentence"]) -> None: ...
+
+global___Forecast = Forecast
+
+@typing.final
+class MemoryPart(google.protobuf.message.Message):
+    """A part of the resident memory of a service, summed over its processes that tell it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    FIRST_BYTES_FIELD_NUMBER: builtins.int
+    LAST_BYTES_FIELD_NUMBER: builtins.int
+    BYTES_PER_SECOND_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"python" (blocks in use), "pymalloc free", "C heap" (malloc, without what Python has there), "malloc free",
+    "stacks", "mapped" (other anonymous memory), "files" or "shared".
+    """
+    first_bytes: builtins.float
+    """At the beginning of the evidence, after warm-up."""
+    last_bytes: builtins.float
+    """At the end."""
+    bytes_per_second: builtins.float
+    """Slope between, bytes per second."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        first_bytes: builtins.float = ...,
+        last_bytes: builtins.float = ...,
+        bytes_per_second: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bytes_per_second", b"bytes_per_second", "first_bytes", b"first_bytes", "last_bytes", b"last_bytes", "name", b"name"]) -> None: ...
+
+global___MemoryPart = MemoryPart
+
+@typing.final
+class PerOperation(google.protobuf.message.Message):
+    """What stays of each operation of one kind."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OPERATION_FIELD_NUMBER: builtins.int
+    BYTES_FIELD_NUMBER: builtins.int
+    BYTES_LOW_FIELD_NUMBER: builtins.int
+    BYTES_HIGH_FIELD_NUMBER: builtins.int
+    OBJECTS_FIELD_NUMBER: builtins.int
+    OPERATIONS_FIELD_NUMBER: builtins.int
+    ATTRIBUTED_FIELD_NUMBER: builtins.int
+    operation: builtins.str
+    """Name of the entry span, such as "GET /orders/{id}", or of the coroutine or function."""
+    bytes: builtins.float
+    """Bytes that stay per operation."""
+    bytes_low: builtins.float
+    """Lower end of its 95 % confidence interval."""
+    bytes_high: builtins.float
+    """Upper end."""
+    objects: builtins.float
+    """Blocks that stay per operation."""
+    operations: builtins.int
+    """How many ended during the evidence."""
+    attributed: builtins.bool
+    """True: from the routes that were served when the memory was allocated. False: by regression on counts."""
+    def __init__(
+        self,
+        *,
+        operation: builtins.str = ...,
+        bytes: builtins.float = ...,
+        bytes_low: builtins.float = ...,
+        bytes_high: builtins.float = ...,
+        objects: builtins.float = ...,
+        operations: builtins.int = ...,
+        attributed: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attributed", b"attributed", "bytes", b"bytes", "bytes_high", b"bytes_high", "bytes_low", b"bytes_low", "objects", b"objects", "operation", b"operation", "operations", b"operations"]) -> None: ...
+
+global___PerOperation = PerOperation
 
 @typing.final
 class LeakFinding(google.protobuf.message.Message):
@@ -1215,6 +1385,11 @@ class LeakFinding(google.protobuf.message.Message):
     WOULD_CHANGE_FIELD_NUMBER: builtins.int
     INSTANCE_IDS_FIELD_NUMBER: builtins.int
     APPLICATION_FRAME_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    PER_OPERATION_FIELD_NUMBER: builtins.int
+    HOLDER_FIELD_NUMBER: builtins.int
+    FIRST_SEEN_NS_FIELD_NUMBER: builtins.int
+    FIRST_SEEN_VERSION_FIELD_NUMBER: builtins.int
     verdict: global___Verdict.ValueType
     """The claim."""
     bytes_per_second: builtins.float
@@ -1233,6 +1408,14 @@ class LeakFinding(google.protobuf.message.Message):
     """Probability of growth at least this steady if the site did not grow, corrected for the number of sites."""
     would_change: builtins.str
     """What would change the verdict, one sentence."""
+    kind: global___LeakKind.ValueType
+    """What sort of growth it is. Native growth and fragmentation are of a process: their frame has no file."""
+    holder: builtins.str
+    """Who keeps it, by the newest heap dump that shows it, such as "app.ws.HANDLERS dict -> list[18 204] -> Session"."""
+    first_seen_ns: builtins.int
+    """When the site was first seen to hold memory, nanoseconds since the Unix epoch; 0 when unknown."""
+    first_seen_version: builtins.str
+    """`service.version` of the process that was."""
     @property
     def site(self) -> global___Site:
         """Where, and what it holds now."""
@@ -1248,6 +1431,10 @@ class LeakFinding(google.protobuf.message.Message):
     @property
     def application_frame(self) -> glassbottom.wire.v1.common_pb2.Frame:
         """The nearest frame that is neither standard library nor an installed package, when the innermost one is."""
+
+    @property
+    def per_operation(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PerOperation]:
+        """What stays of each operation, most growth first."""
 
     def __init__(
         self,
@@ -1265,9 +1452,14 @@ class LeakFinding(google.protobuf.message.Message):
         would_change: builtins.str = ...,
         instance_ids: collections.abc.Iterable[builtins.str] | None = ...,
         application_frame: glassbottom.wire.v1.common_pb2.Frame | None = ...,
+        kind: global___LeakKind.ValueType = ...,
+        per_operation: collections.abc.Iterable[global___PerOperation] | None = ...,
+        holder: builtins.str = ...,
+        first_seen_ns: builtins.int = ...,
+        first_seen_version: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["application_frame", b"application_frame", "site", b"site"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["application_frame", b"application_frame", "bytes_per_second", b"bytes_per_second", "bytes_per_second_high", b"bytes_per_second_high", "bytes_per_second_low", b"bytes_per_second_low", "evidence", b"evidence", "instance_ids", b"instance_ids", "objects_per_second", b"objects_per_second", "objects_per_second_high", b"objects_per_second_high", "objects_per_second_low", b"objects_per_second_low", "p_value", b"p_value", "site", b"site", "verdict", b"verdict", "would_change", b"would_change"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["application_frame", b"application_frame", "bytes_per_second", b"bytes_per_second", "bytes_per_second_high", b"bytes_per_second_high", "bytes_per_second_low", b"bytes_per_second_low", "evidence", b"evidence", "first_seen_ns", b"first_seen_ns", "first_seen_version", b"first_seen_version", "holder", b"holder", "instance_ids", b"instance_ids", "kind", b"kind", "objects_per_second", b"objects_per_second", "objects_per_second_high", b"objects_per_second_high", "objects_per_second_low", b"objects_per_second_low", "p_value", b"p_value", "per_operation", b"per_operation", "site", b"site", "verdict", b"verdict", "would_change", b"would_change"]) -> None: ...
 
 global___LeakFinding = LeakFinding
 
