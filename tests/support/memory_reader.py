@@ -127,6 +127,18 @@ class MemoryReader:
                 if series is not None:
                     yield series
 
+    def first_held(self, service: str, stacks: Iterable[int]) -> Mapping[int, tuple[int, str]]:
+        wanted, found = set(stacks), {}
+        for instance, snapshots in self._snapshots.items():
+            if self._processes[instance].service != service:
+                continue
+            for snapshot in snapshots:
+                held = snapshot.sites.stack[snapshot.sites.live_bytes > 0].tolist()
+                for stack in wanted.intersection(held):
+                    seen = (snapshot.header.at_ns, instance)
+                    found[stack] = min(found.get(stack, seen), seen)
+        return found
+
     def metrics(
         self, service: str, within: Span, names: Sequence[str], instance_id: str | None = None
     ) -> Mapping[str, Sequence[MetricPoint]]:

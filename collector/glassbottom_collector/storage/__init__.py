@@ -160,6 +160,11 @@ class Reader(Protocol):
         """One series per process and epoch, values carried forward, also into the range from before it."""
         ...
 
+    def first_held(self, service: str, stacks: Iterable[int]) -> Mapping[int, tuple[int, str]]:
+        """When each of these call paths was first seen to hold memory, nanoseconds since the Unix epoch, and in which
+        instance; without those that never were. Looks through everything that is kept."""
+        ...
+
     def metrics(
         self, service: str, within: Span, names: Sequence[str], instance_id: str | None = None
     ) -> Mapping[str, Sequence[MetricPoint]]:

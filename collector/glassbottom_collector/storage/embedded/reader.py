@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ...model.code import Frame, Stack
 from ...model.heap import HeapSeries, HeapState, MetricPoint, SnapshotHeader
 from ...model.process import Process, ProcessSeen, Span
-from .arrays import Columns, text, unpacked_ids
+from .arrays import Columns, ids, text, unpacked_ids
 from .carry import latest, matrices
 from .columns import SITE, TYPE
 from .reader_time import TimeReader
@@ -152,6 +152,31 @@ class EmbeddedReader(TimeReader):
             sites = self._rows("heap_site", SITE, heads, some)
             for group in some:
                 yield _series(heads, group, _within(sites, group), within.from_ns)
+
+    def first_held(self, service: str, stacks: Iterable[int]) -> Mapping[int, tuple[int, str]]:
+        """When each of these call paths was first seen to hold memory, and in which instance."""
+        missing = set(stacks)
+        found: dict[int, tuple[int, str]] = {}
+        for day in self._files.days():
+            if not missing:
+                break
+            # The oldest day comes first: what is found in one need not be looked for in those after it.
+            rows = self._query(
+                day,
+                "SELECT s.stack, min(b.at_ns) AS at_ns, arg_min(b.instance_id, b.at_ns) AS instance_id "
+                "FROM {day}.heap_site s JOIN {day}.heap_snapshot b USING (batch) "
+                "WHERE s.stack IN (SELECT stack FROM wanted) AND s.live_bytes > 0 "
+                "AND b.instance_id IN (SELECT instance_id FROM {day}.process WHERE service = ?) GROUP BY s.stack",
+                [service],
+                wanted={"stack": ids(missing)},
+            )
+            if rows is not None:
+                for stack, at_ns, instance in zip(
+                    *(rows[name].tolist() for name in ("stack", "at_ns", "instance_id")), strict=True
+                ):
+                    found[stack] = (at_ns, instance)
+                missing.difference_update(found)
+        return found
 
     def metrics(
         self, service: str, within: Span, names: Sequence[str], instance_id: str | None = None
