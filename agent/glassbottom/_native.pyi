@@ -3,7 +3,7 @@
 All functions need the GIL (any Python call has it). None runs user code. See native/module.c.
 """
 
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextvars import ContextVar
 from types import CodeType
 from typing import Any, TypedDict
@@ -134,6 +134,23 @@ def label_name(label: int) -> str:
 def thread_allocated_bytes() -> float:
     """Bytes allocated by the calling thread since it is seen: blocks above 512 bytes counted, smaller ones estimated
     from samples. Only differences mean anything. 0.0 while the sampler is not running."""
+
+# ---- memory.c: whose the resident memory is -----------------------------------------------------------------------
+
+def memory_pymalloc() -> str | None:
+    """CPython's own report on pymalloc, for people; "" when it is not in use, None when this interpreter has none.
+    Takes some milliseconds per GiB of arenas, with the GIL."""
+
+def memory_malloc() -> tuple[int, int, int] | None:
+    """Of glibc's malloc, all arenas: bytes in use, free bytes that it keeps, and how many of those in use are mappings
+    of their own. None where malloc does not tell. Takes time in proportion to the free chunks, without the GIL."""
+
+def memory_resident(ranges: Sequence[tuple[int, int]], /) -> int:
+    """Resident bytes of ranges of addresses (start, end), which begin at page boundaries."""
+
+def memory_large() -> tuple[float, float] | None:
+    """Live bytes that Python has from malloc, not from pymalloc (blocks above 512 bytes), and their variance, as the
+    last snapshot() estimates them; None without one."""
 
 # ---- operations.c: exponential histograms -------------------------------------------------------------------------
 

@@ -411,6 +411,22 @@ gb_hooks_remove(void)
         PyMem_SetAllocator(PYMEM_DOMAIN_RAW, &gb_raw_slots[k].below);
 }
 
+/* CPython tells of pymalloc only while its own functions are in place. Nobody allocates meanwhile: the GIL is ours. */
+void
+gb_without_small_hook_gil(void (*call)(void *), void *argument)
+{
+    pthread_mutex_lock(&swap_mutex);
+    PyMemAllocatorEx top;
+    PyMem_GetAllocator(PYMEM_DOMAIN_OBJ, &top);
+    int k = our_slot(GB_SMALL_HOOKS[PYMEM_DOMAIN_OBJ], &top);
+    if (k >= 0)
+        PyMem_SetAllocator(PYMEM_DOMAIN_OBJ, &gb_small_slots[PYMEM_DOMAIN_OBJ][k].below);
+    call(argument);
+    if (k >= 0)
+        PyMem_SetAllocator(PYMEM_DOMAIN_OBJ, &top);
+    pthread_mutex_unlock(&swap_mutex);
+}
+
 /* Nobody may be in the middle of a swap when the process is copied. */
 void
 gb_hooks_before_fork(void)

@@ -24,6 +24,7 @@
  *   watchdog.c    what holds a loop, while it does; and the clock that samples threads
  *   blocks.c      the steps that held one, until they are told
  *   threads.c, thread_profile.c, thread_roots.c   where every thread is
+ *   memory.c      whose the resident memory is
  *   safepoint.c   asks the main thread to do something between two instructions
  *   fork.c        what a forked child must forget
  *   python_end.c  what must be forgotten when the interpreter ends
@@ -251,6 +252,8 @@ bool gb_window_is_open(void);
 void gb_small_begin(void);
 uint64_t gb_window_bytes(void); /* small allocations seen by the hooks */
 void gb_hooks_remove(void);
+/* Calls with the object allocator as it is below our hook. */
+void gb_without_small_hook_gil(void (*call)(void *), void *argument);
 void gb_hooks_before_fork(void);
 void gb_hooks_after_fork_parent(void);
 void gb_hooks_after_fork_child(void);
@@ -308,6 +311,7 @@ extern PyMethodDef gb_await_methods[];
 extern PyMethodDef gb_step_methods[];
 extern PyMethodDef gb_watchdog_methods[];
 extern PyMethodDef gb_thread_methods[];
+extern PyMethodDef gb_memory_methods[];
 void gb_steps_after_fork_child(void);
 void gb_watchdog_after_fork_child(void);
 void gb_threads_after_fork_child(void);
@@ -334,6 +338,9 @@ bool gb_ask_main_thread_nopy(int (*call)(void *));
 /* ---- snapshot.c, fork.c, python_end.c --------------------------------------------------------------------------- */
 
 extern uint64_t gb_snapshot_ns;
+/* Of the last snapshot: live bytes of what Python has from malloc, not from pymalloc, and their variance. */
+extern double gb_large_bytes, gb_large_variance;
+extern bool gb_large_known;
 void gb_snapshot_after_fork_child(void);
 PyObject *gb_snapshot(void);
 int gb_fork_install(void);

@@ -22,6 +22,8 @@
 #define TYPES_RESOLVED_MAX 8192u
 
 uint64_t gb_snapshot_ns;
+double gb_large_bytes, gb_large_variance;
+bool gb_large_known;
 
 typedef struct {
     uint64_t key;
@@ -49,6 +51,7 @@ typedef struct {
     type_row *types;
     size_t sample_count, path_count, type_count, listed_count;
     double live_bytes, live_bytes_variance;
+    double large_bytes, large_variance;
 } reading;
 
 static int
@@ -137,6 +140,10 @@ add_samples(reading *r)
         p->live_objects_variance += within * weight * weight;
         r->live_bytes += bytes;
         r->live_bytes_variance += within * bytes * bytes;
+        if (s->domain == GB_DOMAIN_RAW || s->size > GB_SMALL_BYTES_MAX) {
+            r->large_bytes += bytes;
+            r->large_variance += within * bytes * bytes;
+        }
         p->birth_sum += bytes * (double)s->birth_ms;
         if (p->samples == 0 || s->birth_ms < p->birth_oldest_ms)
             p->birth_oldest_ms = s->birth_ms;
@@ -299,6 +306,7 @@ void
 gb_snapshot_after_fork_child(void)
 {
     reading_now = false;
+    gb_large_known = false;
 }
 
 PyObject *
@@ -352,6 +360,9 @@ gb_snapshot(void)
     gb_lock();
     tell_locked(&r);
     gb_unlock();
+    gb_large_bytes = r.large_bytes;
+    gb_large_variance = r.large_variance;
+    gb_large_known = true;
     result = to_dict(&r, at_ns, epoch);
     gb_snapshot_ns += gb_monotonic_ns() - t0;
 done:

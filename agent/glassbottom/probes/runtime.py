@@ -1,7 +1,7 @@
 """Process-wide numbers, read cheaply from the kernel and the garbage collector. Never forces a collection.
 
 Names are OpenTelemetry's where it has them; docs/runtime.md lists all. What the platform does not tell is left out
-rather than guessed. Each source is a file of its own: runtime_memory, _gc, _descriptors, _threads.
+rather than guessed. Each source is a file of its own: runtime_memory, _split, _gc, _descriptors, _threads.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from .runtime_descriptors import Descriptors
 from .runtime_gc import Collections
 from .runtime_memory import ControlGroup, Pss, memory
 from .runtime_openers import Openers
+from .runtime_split import Split, load
 from .runtime_threads import Threads, interpreter_lock
 
 STREAM = int(ingest_pb2.STREAM_METRICS)
@@ -51,6 +52,7 @@ class RuntimeProbe:
         self._observe = observe
         self._started_at_ns = started_at_ns()
         self._pss = Pss()
+        self._split = Split(load())
         self._group = ControlGroup()
         self._collections = Collections()
         self._threads = Threads()
@@ -89,6 +91,7 @@ class RuntimeProbe:
         return {
             "runtime_read_ms_max": self._read_ms_max,
             "runtime_pss_ms_max": self._pss.seconds_max * 1e3,
+            "runtime_split_ms_max": self._split.seconds_max * 1e3,
             "gc_callback_losses_total": self._collections.lost,
             "gc_intervals_unheard_total": self._collections.unheard,
             "descriptor_openers_armed": float(self._openers.armed),
@@ -103,6 +106,7 @@ class RuntimeProbe:
                 resident_bytes = reading[1]
             yield reading
         yield from self._pss.read(now_s, resident_bytes)
+        yield from self._split.read(now_s)
         yield from self._group.read()
         yield from _process()
         yield "process.uptime", max(0.0, (time.time_ns() - self._started_at_ns) / 1e9), {}
