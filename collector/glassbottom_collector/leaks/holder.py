@@ -1,0 +1,95 @@
+"""Who keeps what a site allocates: the path in a heap dump that fits the site.
+
+A dump does not know which line allocated an object, and the sampler does not know who refers to it. What both know is
+the type and how many there are. A site's objects are therefore looked for among the holders of their types: a holder
+fits as far as it leads to as many objects of the type as the sampler estimates that the site holds in that process at
+that moment. A class of one's own says more than `dict` or `bytes`, of which a process has thousands that other lines
+have allocated. With two dumps of the process, what grew between them is compared with how fast the site grows, which a
+holder that is merely large does not fit.
+
+Pure: dumps are asked through functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from ..model.heapdump import Growth, HolderPath
+
+TYPES_MAX = 6
+"""Types of a site that are looked for, those with most bytes first."""
+FIT_MIN = 0.25
+"""A holder of a quarter or of four times as many objects is somebody else's: sampling errs by less than that where a
+leak is certain."""
+PLAIN_WEIGHT = 0.5
+"""Of a type that anybody allocates, against one of the application or a library."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a site holds of one type in one process, as the sampler estimates it."""
+
+    type_name: str
+    live_bytes: float
+    live_objects: float
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who keeps it. fit: how well the numbers agree, 0 to 1."""
+
+    text: str
+    type_name: str
+    objects: int
+    fit: float
+
+
+def holder_in(held: Iterable[Held], holders: Callable[[str], Sequence[HolderPath]]) -> Holder | None:
+    """The path of a dump that fits best, or None. holders: those of a type, by its name in the dump."""
+    best: tuple[float, Holder] | None = None
+    for each in _worth_looking_for(held):
+        for path in holders(each.type_name):
+            fit = _agreement(each.live_objects, path.objects)
+            weight = fit * _weight(each)
+            if fit >= FIT_MIN and (best is None or weight > best[0]):
+                best = (weight, Holder(str(path), each.type_name, path.objects, fit))
+    return None if best is None else best[1]
+
+
+def holder_by_growth(
+    held: Iterable[Held], objects_per_second: float, growth: Sequence[Growth], seconds: float
+) -> Holder | None:
+    """As holder_in, by what grew between two dumps that lie `seconds` apart.
+
+    objects_per_second: growth of the site in that process.
+    """
+    held = list(held)
+    whole = sum(each.live_objects for each in held)
+    best: tuple[float, Holder] | None = None
+    for each in _worth_looking_for(held):
+        expected = objects_per_second * seconds * each.live_objects / whole if whole else 0.0
+        for row in growth:
+            grown = row.objects_after - row.objects_before
+            if row.type_name.removeprefix("builtins.") != each.type_name or grown <= 0:
+                continue
+            fit = _agreement(expected, grown)
+            weight = fit * _weight(each)
+            if fit >= FIT_MIN and (best is None or weight > best[0]):
+                best = (weight, Holder(row.path, each.type_name, row.objects_after, fit))
+    return None if best is None else best[1]
+
+
+def _worth_looking_for(held: Iterable[Held]) -> list[Held]:
+    """Types that a dump has objects of: not the sampler's own words such as <buffer> for blocks that are none."""
+    found = [each for each in held if not each.type_name.startswith("<") and each.live_objects > 0]
+    return sorted(found, key=lambda each: -each.live_bytes)[:TYPES_MAX]
+
+
+def _agreement(one: float, other: float) -> float:
+    greater = max(one, other)
+    return min(one, other) / greater if greater > 0 else 0.0
+
+
+def _weight(held: Held) -> float:
+    return 1.0 if "." in held.type_name else PLAIN_WEIGHT
