@@ -32,7 +32,7 @@ COLLECTOR_ARROWS: dict[str, set[str]] = {
     "findings": PLAIN | {"storage", "leaks", "timing"},
     "pprof": set(),
     "ingest": PLAIN | {"wire", "storage", "config", "__init__"},
-    "api": PLAIN | {"wire", "storage", "leaks", "timing", "findings", "__init__"},
+    "api": PLAIN | {"wire", "storage", "leaks", "timing", "findings", "heapdump", "__init__"},
     "cli": {"wire", "pprof", "__init__"},
     "demo": {"cli", "wire", "errors", "__init__"},
     "server": PLAIN | {"wire", "config", "storage", "storage.embedded", "ingest", "api", "__init__"},
@@ -85,6 +85,7 @@ EXCEPTIONS = {
     ("cli.collector", "server"): "the verb that starts a collector hands over to it",
     ("cli.demo", "demo"): "the verb that starts the demonstration hands over to it",
     ("cli.run", "glassbottom.run"): "the verb that starts an application under the agent hands over to it",
+    **{("cli.heap_files", to): "reads a dump where no collector is" for to in ("api", "errors", "heapdump")},
     ("demo.shop", "glassbottom"): "the watched application of the demonstration, as a user would write it",
 }
 # Third-party modules with one home each, as prefixes of our module names.

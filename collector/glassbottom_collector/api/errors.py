@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 
 import grpc
 
-from ..errors import BadRequest, CollectorError, ConfigError, NotFound, StorageError
+from ..errors import BadRequest, CollectorError, ConfigError, HeapDumpError, NotFound, StorageError
 
 _STATUS: tuple[tuple[type[CollectorError], grpc.StatusCode], ...] = (
     (NotFound, grpc.StatusCode.NOT_FOUND),
+    (HeapDumpError, grpc.StatusCode.NOT_FOUND),
     (BadRequest, grpc.StatusCode.INVALID_ARGUMENT),
     (StorageError, grpc.StatusCode.UNAVAILABLE),
     (ConfigError, grpc.StatusCode.FAILED_PRECONDITION),

@@ -27,6 +27,7 @@ COMMANDS = {
     "blocked": "Show what held event loops, with the call path at that moment.",
     "findings": "Show everything that looks wrong with a service, in one list.",
     "flame": "Draw a flame graph of CPU time, wall time or memory.",
+    "heap": "Read a heap dump: who holds memory, and by which path.",
     "watch": "Watch one service live, on the whole screen.",
     "services": "List services, their processes and what they hold.",
     "status": "Show the collector's health, and what every agent costs and lost.",

@@ -18,7 +18,9 @@ class Parser(argparse.ArgumentParser):
 
     def read(self, line: Sequence[str]) -> argparse.Namespace:
         """The options of a line, with what is true of an option in every verb checked. Raises UsageError."""
-        args = self.parse_args(line)
+        # argparse gives words that may be absent nothing when an option stands before them, unless asked like this.
+        mixed = any(not action.option_strings and action.nargs == "*" for action in self._actions)
+        args = self.parse_intermixed_args(line) if mixed else self.parse_args(line)
         limit = getattr(args, "limit", None)
         if limit is not None and limit < 1:
             raise UsageError("--limit must be at least 1.")
