@@ -190,6 +190,26 @@ def test_a_cache_that_is_full_is_stable_and_one_that_still_fills_may_be_growing(
     assert "levels off" in evidence_of(found, "warm-up")[1]
 
 
+def test_a_rise_in_one_half_of_the_window_is_not_confirmed_and_one_in_both_is():
+    late = np.where(HOUR > 2400.0, HOUR - 2400.0, 0.0) * MB / 30
+    report = judge(
+        [
+            Curve("late", (Component(20 * MB + late, age_s=0.0),)),
+            Curve("leak", (Component(20 * MB + HOUR * MB / 30, age_s=0.0),)),
+        ],
+        HOUR,
+        seed=2,
+    )
+    for index, expected in ((0, False), (1, True)):
+        found = finding_of(report, index)
+        assert found is not None
+        supports, sentence = evidence_of(found, "confirmation")
+        assert supports is expected
+        assert "Judged apart, the first 21" in sentence
+    assert verdict_of(report, 0) is not Verdict.LEAK
+    assert verdict_of(report, 1) is Verdict.LEAK
+
+
 def test_a_restart_is_not_growth_and_its_epochs_are_judged_by_themselves():
     """After a restart the heap warms up from nothing; joined with what was before it would look like a leak."""
     times = np.arange(60) * 30.0

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from glassbottom.wire.v1 import query_pb2
 
 from ..model.heap import HeapState
-from ..model.leak import Evidence, LeakFinding, LeakReport, RuleHit, Verdict
+from ..model.leak import Evidence, Forecast, LeakFinding, LeakKind, LeakReport, PerOperation, RuleHit, Verdict
 from .heap_views import Names, frame_message, route_shares, type_shares
 
 _VERDICTS = {
@@ -15,6 +15,12 @@ _VERDICTS = {
     Verdict.GROWING: query_pb2.VERDICT_GROWING,
     Verdict.STABLE: query_pb2.VERDICT_STABLE,
     Verdict.UNCLEAR: query_pb2.VERDICT_UNCLEAR,
+}
+_KINDS = {
+    LeakKind.REACHABLE: query_pb2.LEAK_KIND_REACHABLE,
+    LeakKind.GARBAGE: query_pb2.LEAK_KIND_GARBAGE,
+    LeakKind.NATIVE: query_pb2.LEAK_KIND_NATIVE,
+    LeakKind.FRAGMENTATION: query_pb2.LEAK_KIND_FRAGMENTATION,
 }
 
 
@@ -33,6 +39,30 @@ def report_message(
         total_bytes_per_second=report.total_bytes_rate,
         rule_hits=rule_hits(report.rule_hits),
         notes=report.notes,
+        forecast=None if report.forecast is None else _forecast(report.forecast),
+        memory=[
+            query_pb2.MemoryPart(
+                name=part.name,
+                first_bytes=part.first_bytes,
+                last_bytes=part.last_bytes,
+                bytes_per_second=part.bytes_per_second,
+            )
+            for part in report.memory
+        ],
+    )
+
+
+def _forecast(forecast: Forecast) -> query_pb2.Forecast:
+    return query_pb2.Forecast(
+        limit=forecast.limit,
+        limit_bytes=forecast.limit_bytes,
+        room_bytes=forecast.room_bytes,
+        bytes_per_second=forecast.bytes_rate.per_second,
+        seconds_10=forecast.seconds_10,
+        seconds_50=forecast.seconds_50,
+        seconds_90=forecast.seconds_90,
+        instance_ids=forecast.instance_ids,
+        sentence=forecast.sentence,
     )
 
 
@@ -67,6 +97,23 @@ def _finding(finding: LeakFinding, states: Sequence[HeapState], names: Names) ->
         would_change=finding.would_change,
         instance_ids=finding.instance_ids,
         application_frame=None if finding.application_frame is None else frame_message(finding.application_frame),
+        kind=_KINDS[finding.kind],
+        per_operation=[_per_operation(each) for each in finding.per_operation],
+        holder=finding.holder,
+        first_seen_ns=finding.first_seen_ns,
+        first_seen_version=finding.first_seen_version,
+    )
+
+
+def _per_operation(each: PerOperation) -> query_pb2.PerOperation:
+    return query_pb2.PerOperation(
+        operation=each.operation,
+        bytes=each.bytes,
+        bytes_low=each.bytes_low,
+        bytes_high=each.bytes_high,
+        objects=each.objects,
+        operations=each.operations,
+        attributed=each.attributed,
     )
 
 

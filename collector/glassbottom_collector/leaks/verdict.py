@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..model.heap import F64
 from ..model.leak import Evidence, Rate, Verdict
-from . import guards, trend
+from . import confirm, guards, trend
 from .blocks import Blocks
 from .wording import bytes_text, chance_text, percent_text, rate_text, time_text
 
@@ -117,6 +117,8 @@ class _Measures:
     tail_half: F64
     tail_third: F64
     live_tail: F64
+    first_half_p: F64
+    second_half_p: F64
 
 
 def _measure(blocks: Blocks, rows: NDArray[np.intp]) -> _Measures:
@@ -126,6 +128,7 @@ def _measure(blocks: Blocks, rows: NDArray[np.intp]) -> _Measures:
     objects_per_byte = np.divide(
         blocks.objects_last[rows], blocks.live_last[rows], out=np.zeros(len(rows)), where=blocks.live_last[rows] > 0
     )
+    first_half_p, second_half_p = confirm.halves(kept)
     return _Measures(
         retained=_with_sampling_error(trend.line(times, kept), weight, blocks.seconds),
         objects=_with_sampling_error(
@@ -138,6 +141,8 @@ def _measure(blocks: Blocks, rows: NDArray[np.intp]) -> _Measures:
         tail_half=guards.tail_share(times, kept, 1 / 2),
         tail_third=guards.tail_share(times, kept, 1 / 3),
         live_tail=guards.tail_share(times, live, 1 / 3),
+        first_half_p=first_half_p,
+        second_half_p=second_half_p,
     )
 
 
@@ -218,6 +223,17 @@ class _Facts:
             p < WANDER_P,
             f"A site that only wanders, as a pool or a backlog does, would rise this steadily with {chance_text(p)} "
             f"(a leak needs p < {WANDER_P:g}).",
+        )
+
+    def confirmation(self) -> Evidence:
+        first = float(self.measures.first_half_p[self.index])
+        second = float(self.measures.second_half_p[self.index])
+        half = time_text(self.seconds / 2)
+        return Evidence(
+            "confirmation",
+            confirm.confirmed(first, second),
+            f"Judged apart, the first {half} rise with {chance_text(first)} and the last {half} with "
+            f"{chance_text(second)} (a leak needs p < {confirm.HALF_P:g} in both).",
         )
 
     def warm_up(self) -> Evidence:
@@ -303,6 +319,7 @@ def _judge_one(facts: _Facts, p_retained: float, p_live: float, raw: float, site
         for each in (
             facts.age(),
             facts.wander(),
+            facts.confirmation(),
             facts.warm_up(),
             facts.step(),
             facts.tail(),
@@ -358,6 +375,9 @@ def _would_change(facts: _Facts, verdict: Verdict, agrees: dict[str, bool], raw:
         return f"As steady a rise over about {time_text(facts.seconds * factor)} would exclude chance."
     if not agrees["age"]:
         return "A leak if what is there grew old; now it is replaced all the time, as under rising load."
+    others = all(agree for name, agree in agrees.items() if name != "confirmation")
+    if others and not agrees["confirmation"]:
+        return f"A leak if the next {window} show it again."
     if not agrees["warm-up"] or not agrees["tail"]:
         return f"A leak if it goes on in a straight line for another {window}; a warm-up or a cache levels off."
     if not agrees["step"]:

@@ -19,6 +19,16 @@ class Verdict(Enum):
     UNCLEAR = "unclear"
 
 
+class LeakKind(Enum):
+    """REACHABLE: objects that something still refers to. GARBAGE: objects in cycles that no collection has come to.
+    NATIVE: memory outside Python's allocators. FRAGMENTATION: free memory that allocators keep."""
+
+    REACHABLE = "reachable"
+    GARBAGE = "garbage"
+    NATIVE = "native"
+    FRAGMENTATION = "fragmentation"
+
+
 @dataclass(frozen=True)
 class Evidence:
     """One test or guard with its outcome, as a sentence with numbers."""
@@ -49,10 +59,58 @@ class RuleHit:
 
 
 @dataclass(frozen=True)
+class PerOperation:
+    """What stays of each operation of one name, with the 95 % interval of the bytes.
+
+    attributed: from the routes that were served when the memory was allocated; else by regression on how many
+    operations ended.
+    """
+
+    operation: str
+    bytes: float
+    bytes_low: float
+    bytes_high: float
+    objects: float
+    operations: int
+    attributed: bool
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """When memory will be full if it goes on like this. limit: "container", "address space", "data segment" or "host".
+
+    limit_bytes: 0 when only the room left is known. room_bytes: when memory is at its floor. seconds_10, 50, 90: until
+    it is full, by chance of so many in a hundred; infinite when it may never be.
+    """
+
+    limit: str
+    limit_bytes: float
+    room_bytes: float
+    bytes_rate: Rate
+    seconds_10: float
+    seconds_50: float
+    seconds_90: float
+    instance_ids: tuple[str, ...]
+    sentence: str
+
+
+@dataclass(frozen=True)
+class MemoryPart:
+    """A part of resident memory, summed over the processes that tell it; names in docs/leaks.md."""
+
+    name: str
+    first_bytes: float
+    last_bytes: float
+    bytes_per_second: float
+
+
+@dataclass(frozen=True)
 class LeakFinding:
     """The verdict on one allocation site (the line that allocates), over all processes of a service.
 
-    p_value is corrected for the number of sites examined. stacks are the call paths of the site, largest first.
+    p_value is corrected for the number of sites examined. stacks are the call paths of the site, largest first. Native
+    growth and fragmentation have no site: their frame has no file, and no stacks.
+    holder, first_seen_ns, first_seen_version: set by who joins findings with dumps and with what was stored before.
     """
 
     verdict: Verdict
@@ -69,6 +127,11 @@ class LeakFinding:
     would_change: str
     instance_ids: tuple[str, ...]
     application_frame: Frame | None
+    kind: LeakKind = LeakKind.REACHABLE
+    per_operation: tuple[PerOperation, ...] = ()
+    holder: str = ""
+    first_seen_ns: int = 0
+    first_seen_version: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,3 +145,5 @@ class LeakReport:
     total_bytes_rate: float
     rule_hits: tuple[RuleHit, ...]
     notes: tuple[str, ...]
+    forecast: Forecast | None = None
+    memory: tuple[MemoryPart, ...] = ()
