@@ -30,7 +30,7 @@ def suspects(args: argparse.Namespace, questions: Questions, service: str) -> in
     def report() -> Report:
         found = _headed(response.dump)
         for number, each in enumerate(response.suspects, 1):
-            found.line()
+            _apart(found, number)
             found.line(f"{number}. {each.sentence}", "bold red", hanging=3)
             found.line(
                 f"   retains {size(each.retained)}, {share(each.retained, response.dump.size)} of the heap; "
@@ -110,10 +110,11 @@ def paths(args: argparse.Namespace, questions: Questions, service: str) -> int:
         if not response.paths:
             found.line(f"No path leads to {wanted}: it is held by native code only, or waits for a collection.")
         for number, path in enumerate(response.paths, 1):
-            found.line()
+            _apart(found, number)
             found.line(f"{number}. {count(path.objects)} of {wanted}, {size(path.retained)}", "bold", hanging=3)
             found.line(f"   {path.root}", hanging=4)
-            for step in path.steps:
+            # A module or class that became part of the next step's name has none of its own.
+            for step in (step for step in path.steps if step.text):
                 found.line(f"   -> {step.text}  {step.address:#x}, retains {size(step.retained)}", hanging=6)
         return found
 
@@ -135,15 +136,7 @@ def retained(args: argparse.Namespace, questions: Questions, service: str) -> in
 
     def report() -> Report:
         found = _headed(response.dump)
-        base = min((each.depth for each in response.objects), default=0)
-        rows: list[Row] = []
-        for each in response.objects:
-            indent = "  " * (each.depth - base)
-            rows.append(_object_row(each, response.dump, f"{indent}{each.text}"))
-            if each.children_left:
-                rows.append(
-                    [*[""] * (len(_OBJECT) - 1), Cell(f"{indent}  and {count(each.children_left)} more", "dim")]
-                )
+        rows = _tree_rows(response)
         _add_table(found, _OBJECT, rows, "Nothing.")
         return found
 
@@ -169,8 +162,8 @@ def diff(args: argparse.Namespace, questions: Questions, service: str) -> int:  
             Column("OBJECTS", right=True),
             Column("NOW", right=True),
             Column("LENGTH", right=True),
-            Column("TYPE"),
             Column("HELD BY", flexible=True),
+            Column("TYPE", beneath="HELD BY"),
         ]
         _add_table(found, columns, [_growth_row(each) for each in response.growth], "Nothing changed.")
         return found
@@ -231,6 +224,37 @@ def _about(dump: heapdump_pb2.DumpSummary) -> str:
     )
 
 
+def _apart(report: Report, number: int) -> None:
+    """Between numbered answers; above the first there is a line already."""
+    if number > 1:
+        report.line()
+
+
+def _tree_rows(response: heapdump_pb2.RetainedObjectsResponse) -> list[Row]:
+    """A row for each object, indented by how deep it is, and one for what a limit left out below it."""
+    rows: list[Row] = []
+    base = min((each.depth for each in response.objects), default=0)
+    # The objects whose children are being read, and how much of what they retain no row stands for yet.
+    way: list[tuple[heapdump_pb2.DumpObject, int]] = []
+
+    def close(depth: int) -> None:
+        while way and way[-1][0].depth >= depth:
+            each, left = way.pop()
+            if each.children_left:
+                text = f"{'  ' * (each.depth - base + 1)}and {count(each.children_left)} more"
+                rows.append([size(left), share(left, response.dump.size), "", "", Cell(text, "dim"), ""])
+
+    for each in response.objects:
+        close(each.depth)
+        if way:
+            parent, left = way[-1]
+            way[-1] = parent, left - each.retained
+        rows.append(_object_row(each, response.dump, f"{'  ' * (each.depth - base)}{each.text}"))
+        way.append((each, each.retained - each.size))
+    close(0)
+    return rows
+
+
 def _object_row(each: heapdump_pb2.DumpObject, dump: heapdump_pb2.DumpSummary, text: str) -> Row:
     return [
         size(each.retained),
@@ -238,7 +262,8 @@ def _object_row(each: heapdump_pb2.DumpObject, dump: heapdump_pb2.DumpSummary, t
         size(each.size),
         f"{each.address:#x}",
         text,
-        each.type,
+        # "dict[18 204]" says what it is; "Session" does not say of which module.
+        "" if "." not in each.type and each.type in text else each.type,
     ]
 
 
@@ -249,8 +274,8 @@ def _growth_row(each: heapdump_pb2.OwnerGrowth) -> Row:
         count(each.objects_after - each.objects_before, signed=True),
         size(each.size_after),
         _length(each),
-        each.type,
         each.path,
+        each.type,
     ]
 
 
