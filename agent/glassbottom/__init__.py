@@ -102,14 +102,18 @@ def flush(timeout_s: float = 5.0) -> bool:
     return _agent.flush(timeout_s)
 
 
-def snapshot() -> bool:
-    """Asks for a complete reading of the heap now, beside the schedule; False when the agent does not run.
+def snapshot(label: str = "", *, wait_s: float = 0.0) -> bool:
+    """Asks for a complete reading of the heap now, beside the schedule; False when there will be none.
 
-    Returns at once. `snapshot()` then `flush()` waits until it is stored.
+    label: a name, by which `glassbottom snapshot diff LABEL` finds this moment again; its first 100 characters count.
+    wait_s: waits until the heap has been read, some milliseconds as a rule and at most so long; False when it was not.
+    What comes after that is not in the snapshot. With 0 it returns at once, and the reading comes a little later.
+
+    `snapshot()` then `flush()` waits until it is stored.
     """
     from . import _agent
 
-    return _agent.snapshot()
+    return _agent.snapshot(label, wait_s)
 
 
 def status() -> dict[str, Any]:

@@ -12,6 +12,7 @@ import random
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,7 +25,7 @@ from ._guard import Guard
 from ._identity import Identity, identify
 from ._log import log
 from ._switch import is_disabled
-from .control import Commands
+from .control import LABEL_CHARACTERS_MAX, Commands
 from .probes import Probe, ProbeState, build
 from .probes.heap import HeapProbe
 from .transport.channel import connector
@@ -47,6 +48,8 @@ WITHDRAW_AFTER_S = 1.0
 WITHDRAW_TIMEOUT_S = 1.0
 REASON_CHARACTERS_MAX = 1000
 """What a collector takes."""
+ASKED_MAX = 20
+"""Snapshots with a name, or somebody waiting, that have not been read yet: as many names as one reading carries."""
 
 _current: Agent | None = None
 DISABLED = ProbeState("off", "Switched off by GLASSBOTTOM_DISABLE or disable=True.")
@@ -119,9 +122,9 @@ def flush(timeout_s: float) -> bool:
     return agent is not None and agent.sender.flush(timeout_s)
 
 
-def snapshot() -> bool:
+def snapshot(label: str = "", wait_s: float = 0.0) -> bool:
     agent = _agent_of_this_process()
-    return agent is not None and agent.request_snapshot()
+    return agent is not None and agent.request_snapshot(label, wait_s)
 
 
 def status() -> dict[str, Any]:
@@ -230,6 +233,8 @@ class Agent:
         self._probes = probes(config, self.queue, self.clock, self.guard)
         self._due_s: dict[str, float] = {}
         self._snapshot_wanted = False
+        self._asked: deque[_Asked] = deque()
+        self._asked_dropped = 0
         self._cpu_s, self._cpu_at_s, self._cpu_ratio = 0.0, self.clock.monotonic_s(), 0.0
         self._fork_timeouts = 0
         self._replaced_at_s = 0.0
@@ -285,11 +290,23 @@ class Agent:
         """After a fork, in the parent."""
         self.sender.release()
 
-    def request_snapshot(self) -> bool:
-        """Makes every probe read at once, completely."""
+    def request_snapshot(self, label: str = "", wait_s: float = 0.0) -> bool:
+        """Makes every probe read at once, completely, under a name when one is given. False when that will not be, or
+        was not within wait_s."""
+        if not label and wait_s <= 0:
+            self._snapshot_wanted = True
+            self.sender.wake()
+            return True
+        if not isinstance(label, str) or self._sampler_state().state not in ("running", "paused"):
+            return False
+        if len(self._asked) >= ASKED_MAX:
+            self._asked_dropped += 1
+            return False
+        asked = _Asked(" ".join(label.split())[:LABEL_CHARACTERS_MAX])
+        self._asked.append(asked)
         self._snapshot_wanted = True
         self.sender.wake()
-        return True
+        return wait_s <= 0 or (asked.done.wait(wait_s) and asked.read)
 
     # What the sender asks. In its thread.
 
@@ -334,10 +351,17 @@ class Agent:
             if self.guard.is_disabled(probe.name):
                 continue
             if wanted or now_s >= self._due_s[probe.name]:
+                asked: list[_Asked] = []
                 if wanted and isinstance(probe, HeapProbe):
-                    probe.request(_nothing, _nothing_because)
+                    while self._asked:
+                        asked.append(self._asked.popleft())
+                    probe.request(_nothing, _nothing_because, [each.label for each in asked if each.label])
                 with self.guard.guarded(probe.name):
                     probe.read()
+                    for each in asked:
+                        each.read = True
+                for each in asked:
+                    each.done.set()
                 # Agents started together drift apart, so that they do not all report in the same second.
                 self._due_s[probe.name] = now_s + probe.interval_s * self._rng.uniform(0.95, 1.05)
                 self._measure_cost(now_s)
@@ -351,13 +375,15 @@ class Agent:
     def command(self, command: ingest_pb2.Command) -> None:
         self._commands.carry_out(command)
 
-    def _take_snapshot(self, stored: Callable[[], None], lost: Callable[[str], None]) -> str | None:
+    def _take_snapshot(self, stored: Callable[[], None], lost: Callable[[str], None], label: str) -> str | None:
         heap = self._heap()
         if heap is None or self.guard.is_disabled("heap"):
             return "The heap probe is off in this process."
-        refusal = heap.request(stored, lost)
+        refusal = heap.request(stored, lost, [label] if label else [])
         if refusal is None:
             self._due_s[heap.name] = 0.0
+            if label and "runtime" in self._due_s:
+                self._due_s["runtime"] = 0.0  # a snapshot that is looked at again says what resident memory was then
             self.sender.wake()
         return refusal
 
@@ -399,6 +425,7 @@ class Agent:
             "reconnects_total": sender.reconnects,
             "close_timeouts_total": sender.close_timeouts,
             "fork_timeouts_total": self._fork_timeouts,
+            "snapshots_refused_total": self._asked_dropped,
             "errors_total": self.guard.errors,
             "probes_disabled": len(self.guard.disabled),
         }
@@ -435,6 +462,15 @@ class Agent:
         hooks_ratio = heap.hook_cost_ratio() if heap is not None else 0.0
         self._cpu_ratio = max(0.0, cpu_s - self._cpu_s) / elapsed_s + hooks_ratio
         self._cpu_s, self._cpu_at_s = cpu_s, now_s
+
+
+class _Asked:
+    """A snapshot that somebody waits for, or that has a name; read: it has been taken."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.done = _threads.Event()
+        self.read = False
 
 
 def _nothing() -> None:

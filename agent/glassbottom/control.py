@@ -15,8 +15,12 @@ PAUSE_S = 1.0
 """Between two commands carried out: a command must not be a way to slow a process down."""
 
 Answer = Callable[[ingest_pb2.CommandResult], None]
-Take = Callable[[Callable[[], None], Callable[[str], None]], str | None]
-"""Takes a snapshot: calls the first argument when it is stored, the second, with a reason, when it never will be.
+LABEL_CHARACTERS_MAX = 100
+"""Of a snapshot's name: what a collector takes."""
+
+Take = Callable[[Callable[[], None], Callable[[str], None], str], str | None]
+"""Takes a snapshot under a name, which may be empty: calls the first argument when it is stored, the second, with a
+reason, when it never will be.
 
 Returns a sentence when it cannot be taken at all."""
 
@@ -49,7 +53,7 @@ class Commands:
         def lost(reason: str) -> None:
             self._finish(command.id, ingest_pb2.COMMAND_OUTCOME_FAILED, f"The snapshot was not stored: {reason}.")
 
-        impossible = self._take_snapshot(stored, lost)
+        impossible = self._take_snapshot(stored, lost, command.label[:LABEL_CHARACTERS_MAX])
         if impossible is not None:
             self._finish(command.id, ingest_pb2.COMMAND_OUTCOME_FAILED, impossible)
 

@@ -20,12 +20,13 @@ from typing import Any
 
 import grpc
 import uvloop
-from glassbottom.wire.v1 import control_pb2_grpc, ingest_pb2_grpc, query_pb2_grpc
+from glassbottom.wire.v1 import control_pb2_grpc, ingest_pb2_grpc, query_pb2_grpc, snapshots_pb2_grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from . import __version__
 from .api.control import Control
 from .api.query import Query
+from .api.snapshots import Snapshots
 from .config import MESSAGE_BYTES_MAX, CollectorConfig, ListenConfig, is_loopback, load
 from .errors import CollectorError, ConfigError
 from .ingest.limits import IngestCounters
@@ -105,6 +106,7 @@ async def start(config: CollectorConfig, store: EmbeddedStore, clock_ns: Callabl
     query_pb2_grpc.add_QueryServiceServicer_to_server(
         Query(store.reader, registry, statistics, clock_ns(), clock_ns), server
     )
+    snapshots_pb2_grpc.add_SnapshotServiceServicer_to_server(Snapshots(store.reader, clock_ns), server)
     health_servicer: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     address = _listen(server, config.listen)

@@ -130,10 +130,10 @@ def test_a_file_is_brought_up_to_date_once_and_says_so(bench: Bench) -> None:
     assert len(bench.reader.headers("checkout", Span(NOON, NOON + S))) == 1
     bench.close()
     # The day before was not asked for, and is left as it is until it is.
-    assert versions(bench.path) == [2, 1, 2]
+    assert versions(bench.path) == [3, 1, 3]
     assert len(bench.reader.headers("checkout", EVER)) == 2
     bench.close()
-    assert versions(bench.path) == [2, 2, 2]
+    assert versions(bench.path) == [3, 3, 3]
     bench.reopen()
     assert len(bench.reader.headers("checkout", EVER)) == 2
 
@@ -159,4 +159,4 @@ def test_a_day_of_a_newer_version_is_left_alone_and_the_others_are_read(bench: B
     with pytest.raises(StorageError, match="newer glassbottom"):
         bench.reader.headers("checkout", EVER)
     bench.close()
-    assert versions(bench.path) == [2, 99, 2]
+    assert versions(bench.path) == [3, 99, 3]

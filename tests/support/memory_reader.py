@@ -17,6 +17,7 @@ from glassbottom_collector.model.heap import (
     HeapSeries,
     HeapSnapshot,
     HeapState,
+    LabelledSnapshot,
     MetricPoint,
     SiteColumns,
     SnapshotHeader,
@@ -102,6 +103,16 @@ class MemoryReader:
             if within.from_ns <= snapshot.header.at_ns < within.to_ns
         ]
         return sorted(found, key=lambda header: (header.instance_id, header.at_ns))
+
+    def labelled(self, service: str, within: Span, instance_id: str | None = None) -> Sequence[LabelledSnapshot]:
+        found = [
+            LabelledSnapshot(label, snapshot.header)
+            for _, snapshots in self._of(service, instance_id)
+            for snapshot in snapshots
+            for label in snapshot.labels
+            if within.from_ns <= snapshot.header.at_ns < within.to_ns
+        ]
+        return sorted(found, key=lambda each: (each.header.at_ns, each.header.instance_id, each.label))
 
     def heap_at(self, service: str, at_ns: int, instance_id: str | None = None) -> Sequence[HeapState]:
         states = []

@@ -15,7 +15,16 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 import grpc
-from glassbottom.wire.v1 import common_pb2, control_pb2, control_pb2_grpc, ingest_pb2, query_pb2, query_pb2_grpc
+from glassbottom.wire.v1 import (
+    common_pb2,
+    control_pb2,
+    control_pb2_grpc,
+    ingest_pb2,
+    query_pb2,
+    query_pb2_grpc,
+    snapshots_pb2,
+    snapshots_pb2_grpc,
+)
 
 from tests.support import query_double_time
 
@@ -216,6 +225,42 @@ def changes() -> list[query_pb2.SiteChange]:
     ]
 
 
+def split(more_mib: float) -> snapshots_pb2.MemorySplit:
+    """Resident memory of 310 MiB and what Python holds more."""
+    parts = {"python": 180 + more_mib, "pymalloc free": 12, "C heap": 40, "malloc free": 6, "stacks": 2, "files": 70}
+    return snapshots_pb2.MemorySplit(
+        resident_bytes=(310 + more_mib) * MIB,
+        parts=[snapshots_pb2.MemoryShare(name=name, bytes=size * MIB) for name, size in parts.items()],
+        at_ns=AT_NS,
+    )
+
+
+def snapshots() -> snapshots_pb2.ListSnapshotsResponse:
+    """A baseline, what grew from it, and a process of which only that one moment is known."""
+    rows = [
+        (INSTANCE, "before", BEFORE_NS, 62.0, 0.0, True, split(0)),
+        (INSTANCE, "after\x1b[31m 500 requests", AT_NS, 126.8, 64.8, False, split(60)),
+        (OTHER_INSTANCE, "before", BEFORE_NS, 12.0, 0.0, True, None),
+    ]
+    return snapshots_pb2.ListSnapshotsResponse(
+        snapshots=[
+            snapshots_pb2.LabelledSnapshot(
+                label=label,
+                instance_id=instance,
+                at_ns=at_ns,
+                live_bytes=live * MIB,
+                live_bytes_stderr=3.1 * MIB,
+                growth_bytes=grown * MIB,
+                growth_bytes_stderr=0.0 if baseline else 4.4 * MIB,
+                baseline=baseline,
+                memory=memory,
+            )
+            for instance, label, at_ns, live, grown, baseline, memory in rows
+        ],
+        more=4,
+    )
+
+
 @dataclass
 class Answers:
     """What the double is to say; tests change it."""
@@ -227,6 +272,7 @@ class Answers:
     tasks: query_pb2.TasksResponse = field(default_factory=query_double_time.tasks)
     blocked: query_pb2.BlockedResponse = field(default_factory=query_double_time.blocked)
     findings: query_pb2.FindingsResponse = field(default_factory=query_double_time.findings)
+    snapshots: snapshots_pb2.ListSnapshotsResponse = field(default_factory=snapshots)
     outcomes: tuple[control_pb2.InstanceOutcome, ...] = (
         control_pb2.InstanceOutcome(instance_id=INSTANCE, outcome=ingest_pb2.COMMAND_OUTCOME_DONE),
     )
@@ -404,14 +450,41 @@ class QueryDouble(query_pb2_grpc.QueryServiceServicer):
         return self._answers.findings
 
     def _begin(self, request: object, service: str, context: grpc.ServicerContext) -> None:
-        self._answers.requests.append(request)
-        if self._answers.hangs:
-            _hang(self._answers, context)
-        if self._answers.error is not None:
-            _abort(context, *self._answers.error)
-        if service and service not in self._answers.services:
-            known = ", ".join(self._answers.services)
-            _abort(context, grpc.StatusCode.NOT_FOUND, f"There is no service {service!r}; there are: {known}.")
+        begin(self._answers, request, service, context)
+
+
+def begin(answers: Answers, request: object, service: str, context: grpc.ServicerContext) -> None:
+    """What every question begins with: it is noted, and fails in the way that the test wants."""
+    answers.requests.append(request)
+    if answers.hangs:
+        _hang(answers, context)
+    if answers.error is not None:
+        _abort(context, *answers.error)
+    if service and service not in answers.services:
+        known = ", ".join(answers.services)
+        _abort(context, grpc.StatusCode.NOT_FOUND, f"There is no service {service!r}; there are: {known}.")
+
+
+class SnapshotDouble(snapshots_pb2_grpc.SnapshotServiceServicer):
+    """SnapshotService with the answers of `Answers`."""
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+
+    def ListSnapshots(self, request: snapshots_pb2.ListSnapshotsRequest, context: grpc.ServicerContext) -> object:
+        begin(self._answers, request, request.selector.service, context)
+        return self._answers.snapshots
+
+    def DiffSnapshots(self, request: snapshots_pb2.DiffSnapshotsRequest, context: grpc.ServicerContext) -> object:
+        begin(self._answers, request, request.selector.service, context)
+        return snapshots_pb2.DiffSnapshotsResponse(
+            before=snapshots_pb2.SnapshotSide(label=request.before.label, totals=totals(before=True), memory=split(0)),
+            after=snapshots_pb2.SnapshotSide(label=request.after.label, totals=totals(), memory=split(60)),
+            changes=self._answers.changes,
+            delta_bytes=62.3 * MIB,
+            delta_bytes_stderr=6.1 * MIB,
+            notes=["1 process is left out: only the later side has it."],
+        )
 
 
 class ControlDouble(control_pb2_grpc.ControlServiceServicer):
@@ -433,6 +506,7 @@ def serving(
     server = grpc.server(futures.ThreadPoolExecutor(8, thread_name_prefix="query-double"))
     query_pb2_grpc.add_QueryServiceServicer_to_server(QueryDouble(answers), server)
     control_pb2_grpc.add_ControlServiceServicer_to_server(ControlDouble(answers), server)
+    snapshots_pb2_grpc.add_SnapshotServiceServicer_to_server(SnapshotDouble(answers), server)
     port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     server.start()
     try:

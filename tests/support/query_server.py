@@ -8,8 +8,9 @@ import threading
 from collections.abc import Iterator, Sequence
 
 import grpc
-from glassbottom.wire.v1 import query_pb2_grpc
+from glassbottom.wire.v1 import query_pb2_grpc, snapshots_pb2_grpc
 from glassbottom_collector.api.query import Query
+from glassbottom_collector.api.snapshots import Snapshots
 from glassbottom_collector.model.live import CommandAnswer, InstanceLive
 from glassbottom_collector.storage import Reader, StoreStatistics
 
@@ -23,7 +24,9 @@ class NobodyElse:
     def instances(self) -> Sequence[InstanceLive]:
         return self._instances
 
-    async def take_snapshot(self, instance_ids: Sequence[str], timeout_s: float) -> Sequence[CommandAnswer]:
+    async def take_snapshot(
+        self, instance_ids: Sequence[str], timeout_s: float, label: str = ""
+    ) -> Sequence[CommandAnswer]:
         return [CommandAnswer(instance, "refused", "not connected") for instance in instance_ids]
 
 
@@ -35,6 +38,18 @@ def serving(
     statistics: StoreStatistics | None = None,
 ) -> Iterator[query_pb2_grpc.QueryServiceStub]:
     """A client of such a server, whose clock stands at now_ns."""
+    with listening(reader, now_ns, live, statistics) as channel:
+        yield query_pb2_grpc.QueryServiceStub(channel)
+
+
+@contextlib.contextmanager
+def listening(
+    reader: Reader,
+    now_ns: int,
+    live: Sequence[InstanceLive] = (),
+    statistics: StoreStatistics | None = None,
+) -> Iterator[grpc.Channel]:
+    """The way to such a server, which also answers about snapshots."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="query-server", daemon=True)
     thread.start()
@@ -44,6 +59,7 @@ def serving(
         store = statistics or StoreStatistics({}, ())
         query = Query(reader, NobodyElse(live), lambda: store, now_ns - 10**9, lambda: now_ns)
         query_pb2_grpc.add_QueryServiceServicer_to_server(query, server)
+        snapshots_pb2_grpc.add_SnapshotServiceServicer_to_server(Snapshots(reader, lambda: now_ns), server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         return server, port
@@ -51,7 +67,7 @@ def serving(
     server, port = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
     try:
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield query_pb2_grpc.QueryServiceStub(channel)
+            yield channel
     finally:
         asyncio.run_coroutine_threadsafe(server.stop(1), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)

@@ -60,6 +60,7 @@ def snapshot(
     types: Mapping[tuple[int, int], float] | None = None,
     alloc: Mapping[int, float] | None = None,
     defined: Definitions | None = None,
+    labels: tuple[str, ...] = (),
 ) -> HeapSnapshot:
     """A snapshot from {stack: live bytes} and {(stack, type): live bytes}; the other columns follow from live bytes."""
     stacks = np.array(list(live), dtype=np.uint64)
@@ -90,6 +91,7 @@ def snapshot(
             samples=np.ones(len(of_types), dtype=np.uint32),
         ),
         defined or Definitions({}, {}, {}),
+        labels,
     )
 
 

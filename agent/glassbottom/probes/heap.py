@@ -8,7 +8,7 @@ sampler itself is C and belongs to the process: there is at most one HeapProbe.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .. import _threads
@@ -37,6 +37,8 @@ RELEASE_PAUSE_S = 600.0
 RELEASE_PAUSE_FULL_S = 60.0
 """Between two clean-ups of the tables. Each begins a new epoch, which cuts every series at the collector, so they are
 rare unless the tables are nearly full."""
+LABELS_MAX = 20
+"""Names of one reading: what a collector takes."""
 
 Outcome = tuple[Callable[[], None], Callable[[str], None]]
 
@@ -72,6 +74,7 @@ class HeapProbe:
         self._epoch = -1
         self._readings = 0
         self._outcomes: list[Outcome] = []
+        self._labels: list[str] = []
         self._counts: Counts | None = None
         self._costs = Costs(None, None)
         self._released_at_s = float("-inf")
@@ -141,11 +144,15 @@ class HeapProbe:
             self._symbols.forget_known()
         self._queue.require_key(STREAM)
 
-    def request(self, stored: Callable[[], None], lost: Callable[[str], None]) -> str | None:
-        """Makes the next read() complete and reports its fate; a sentence when there is nothing to read."""
+    def request(
+        self, stored: Callable[[], None], lost: Callable[[str], None], labels: Sequence[str] = ()
+    ) -> str | None:
+        """Makes the next read() complete, under these names too, and reports its fate; a sentence when there is nothing
+        to read."""
         if not self._started:
             return f"This process is not sampled: {self._refusal or 'the sampler is stopped.'}"
         self._outcomes.append((stored, lost))
+        self._labels.extend(label for label in labels if label not in self._labels)
         return None
 
     def read(self) -> None:
@@ -153,9 +160,10 @@ class HeapProbe:
         if core is None or not self._started:
             return
         outcomes, self._outcomes = self._outcomes, []
+        labels, self._labels = self._labels[:LABELS_MAX], []
         try:
             self._release_unused(core)
-            self._read(core, outcomes)
+            self._read(core, outcomes, labels)
         except BaseException:
             # What changed has been read and is lost; the next reading must not build on it.
             self._queue.require_key(STREAM)
@@ -163,7 +171,7 @@ class HeapProbe:
                 tell_lost("the heap could not be read")
             raise
 
-    def _read(self, core: Core, outcomes: list[Outcome]) -> None:
+    def _read(self, core: Core, outcomes: list[Outcome], labels: list[str]) -> None:
         began_s = time.perf_counter()
         snapshot = core.snapshot()
         self._pause_ms_max = max(self._pause_ms_max, (time.perf_counter() - began_s) * 1000)
@@ -199,6 +207,7 @@ class HeapProbe:
             sites=rows.sites,
             types=rows.types,
             definitions=definitions,
+            labels=labels,
         )
 
         def stored() -> None:

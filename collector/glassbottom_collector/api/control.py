@@ -22,6 +22,8 @@ TIMEOUT_S_MAX = 300.0
 ANSWER_MARGIN_S = 0.5
 """The agents' deadline comes before the caller's, so that the caller still hears who did not answer."""
 KNOWN_WITHIN_S = 3600
+LABEL_CHARS_MAX = 100
+"""Of a snapshot's name, as heap.proto promises."""
 
 _OUTCOMES = {
     "done": ingest_pb2.COMMAND_OUTCOME_DONE,
@@ -46,6 +48,9 @@ class Control(control_pb2_grpc.ControlServiceServicer):
         """Reads the heap of every connected process of a service now; returns when all have answered."""
         if not request.service:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "service is empty; name the service to ask.")
+        if len(request.label) > LABEL_CHARS_MAX:
+            sentence = f"The label has {len(request.label)} characters; use at most {LABEL_CHARS_MAX}."
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, sentence)
         connected = [
             live.process.instance_id
             for live in self._live.instances()
@@ -55,7 +60,9 @@ class Control(control_pb2_grpc.ControlServiceServicer):
         ]
         if not connected:
             await context.abort(grpc.StatusCode.NOT_FOUND, await self._missing(request))
-        answers = await self._live.take_snapshot(connected, _timeout_s(context.time_remaining()))
+        answers = await self._live.take_snapshot(
+            connected, _timeout_s(context.time_remaining()), " ".join(request.label.split())
+        )
         return control_pb2.TakeSnapshotResponse(outcomes=[_outcome(answer) for answer in answers])
 
     async def _missing(self, request: control_pb2.TakeSnapshotRequest) -> str:

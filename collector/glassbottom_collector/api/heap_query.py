@@ -35,7 +35,7 @@ class HeapAnswers:
         states, _ = self._heap_at(request.selector, at_ns)
         names = names_of(self._reader, states)
         return query_pb2.TopResponse(
-            sites=heap_views.top(states, names, _group_by(request.group_by), limit_of(request.limit, LIMIT)),
+            sites=heap_views.top(states, names, group_by_of(request.group_by), limit_of(request.limit, LIMIT)),
             totals=self._totals(request.selector.service, states, at_ns),
         )
 
@@ -90,7 +90,9 @@ class HeapAnswers:
             if instance_id is None or header.instance_id == instance_id
         )
         return query_pb2.DiffResponse(
-            changes=heap_views.diff(before, after, names, _group_by(request.group_by), limit_of(request.limit, LIMIT)),
+            changes=heap_views.diff(
+                before, after, names, group_by_of(request.group_by), limit_of(request.limit, LIMIT)
+            ),
             before=self._totals(service, before, request.before_ns),
             after=self._totals(service, after, after_ns),
             rule_hits=leak_view.rule_hits(steepest(hits)),
@@ -160,7 +162,8 @@ def names_of(reader: Reader, states: Iterable[HeapState], stacks: Iterable[int] 
     return Names(known, frames, reader.types(kinds))
 
 
-def _group_by(group_by: int) -> int:
+def group_by_of(group_by: int) -> int:
+    """The grouping asked for, by line when none is. Raises BadRequest."""
     if group_by not in query_pb2.GroupBy.values():
         raise BadRequest(f"There is no grouping number {group_by}; group by line, function, file, type or route.")
     return group_by or query_pb2.GROUP_BY_LINE

@@ -27,6 +27,8 @@ PATH_MAX = 128
 SIGNIFICANT_ERRORS = 3.0
 UNKNOWN = Frame("<unknown>", "<unknown>", 0)
 UNKNOWN_TYPE = "<unknown>"
+WHOLE = -1
+"""A grouping of our own: everything is one group."""
 
 Index = NDArray[np.intp]
 Columns = TypeVar("Columns", SiteColumns, TypeColumns)
@@ -124,6 +126,15 @@ def diff(
             )
         )
     return changes
+
+
+def total_change(before: Sequence[HeapState], after: Sequence[HeapState]) -> tuple[float, float]:
+    """Live bytes of all sites, after minus before, and the standard error of that."""
+    groups: dict[Group, int] = {}
+    names = Names({}, {}, {})
+    old, new = Table(before, names, WHOLE, groups), Table(after, names, WHOLE, groups)
+    delta = sum(state.header.live_bytes for state in after) - sum(state.header.live_bytes for state in before)
+    return delta, float(_change_variance(old, new, len(groups)).sum() ** 0.5)
 
 
 class Table:
@@ -328,6 +339,11 @@ def _key_of(group_by: int) -> Callable[[Names, int, int], Group]:
     def of_route(names: Names, stack: int, _kind: int) -> Group:
         return Group(Frame("", "", 0), names.route(stack))
 
+    def of_all(_names: Names, _stack: int, _kind: int) -> Group:
+        return Group(Frame("", "", 0))
+
+    if group_by == WHOLE:
+        return of_all
     return {
         query_pb2.GROUP_BY_ROUTE: of_route,
         query_pb2.GROUP_BY_FUNCTION: of_function,

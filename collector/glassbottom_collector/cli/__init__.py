@@ -31,7 +31,7 @@ COMMANDS = {
     "watch": "Watch one service live, on the whole screen.",
     "services": "List services, their processes and what they hold.",
     "status": "Show the collector's health, and what every agent costs and lost.",
-    "snapshot": "Have every process of a service read its heap now.",
+    "snapshot": "Read the heap now, give the moment a name, compare such moments.",
     "collector": "Run a collector here, which stores and answers.",
     "run": "Run a Python program with the agent in it.",
     "demo": "Watch a leak being found, from load to verdict.",

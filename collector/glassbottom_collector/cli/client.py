@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from glassbottom.wire.v1.control_pb2_grpc import ControlServiceStub
     from glassbottom.wire.v1.heapdump_pb2_grpc import HeapDumpServiceStub
     from glassbottom.wire.v1.query_pb2_grpc import QueryServiceStub
+    from glassbottom.wire.v1.snapshots_pb2_grpc import SnapshotServiceStub
 
 DEFAULT_ADDR = "127.0.0.1:7411"
 
@@ -93,6 +94,16 @@ def asking_dumps(args: argparse.Namespace) -> Iterator[tuple[QueryServiceStub, H
 
     with _channel(args) as channel, _sentences(args, channel):
         yield QueryServiceStub(channel), HeapDumpServiceStub(channel)
+
+
+@contextmanager
+def comparing(args: argparse.Namespace) -> Iterator[tuple[QueryServiceStub, SnapshotServiceStub]]:
+    """Stubs of the collector's QueryService and SnapshotService; errors of calls inside become CliError."""
+    from glassbottom.wire.v1.query_pb2_grpc import QueryServiceStub
+    from glassbottom.wire.v1.snapshots_pb2_grpc import SnapshotServiceStub
+
+    with _channel(args) as channel, _sentences(args, channel):
+        yield QueryServiceStub(channel), SnapshotServiceStub(channel)
 
 
 def service_name(args: argparse.Namespace, query: QueryServiceStub) -> str:

@@ -27,7 +27,7 @@ from .timespec import add_range_arguments, range_ns
 from .top import describe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from glassbottom.wire.v1 import query_pb2
 
@@ -90,21 +90,26 @@ def _report(response: query_pb2.DiffResponse, service: str, before_ns: int, afte
     report.line(f"before: {describe(response.before, before_ns)}", hanging=8)
     report.line(f"after:  {describe(response.after, after_ns)}", hanging=8)
     report.line()
-    if response.changes:
-        report.table(
-            [
-                Column("CHANGE", right=True),
-                Column(" "),
-                Column("OBJECTS", right=True),
-                Column("LIVE", right=True),
-                *ranking.place_columns(by),
-            ],
-            [_row(change, by) for change in response.changes],
-        )
-    else:
-        report.line("Nothing changed.")
+    add_changes(report, response.changes, by)
     add_rule_hits(report, response.rule_hits)
     return report
+
+
+def add_changes(report: Report, changes: Sequence[query_pb2.SiteChange], by: str) -> None:
+    """Adds the table of what changed."""
+    if not changes:
+        report.line("Nothing changed.")
+        return
+    report.table(
+        [
+            Column("CHANGE", right=True),
+            Column(" "),
+            Column("OBJECTS", right=True),
+            Column("LIVE", right=True),
+            *ranking.place_columns(by),
+        ],
+        [_row(change, by) for change in changes],
+    )
 
 
 def _row(change: query_pb2.SiteChange, by: str) -> list[Cell | str | Place]:

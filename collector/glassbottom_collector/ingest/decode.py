@@ -38,6 +38,8 @@ PROTOCOL = 1
 
 METRICS_PER_BATCH_MAX = 2_000
 STATISTICS_MAX = 1024
+SNAPSHOT_LABELS_MAX = 20
+SNAPSHOT_LABEL_CHARS_MAX = 100
 
 _SITES = {
     "stack": "<u8",
@@ -112,6 +114,12 @@ def heap_of(
     check_number("live_bytes_variance", message.live_bytes_variance, 0.0, VALUE_MAX**2)
     if message.window_share == 0.0:
         raise Malformed("window_share must be above 0.")
+    if len(message.labels) > SNAPSHOT_LABELS_MAX:
+        raise Malformed(f"The snapshot has {len(message.labels)} labels; at most {SNAPSHOT_LABELS_MAX} are accepted.")
+    for label in message.labels:
+        check_text("the label of a snapshot", label, SNAPSHOT_LABEL_CHARS_MAX)
+        if not label:
+            raise Malformed("A label of the snapshot is empty.")
     sites = read_columns("sites", message.sites, _SITES, limits.rows_per_batch_max)
     types = read_columns("types", message.types, _TYPES, limits.rows_per_batch_max)
     if len(np.unique(sites["stack"])) != len(sites["stack"]):
@@ -132,6 +140,7 @@ def heap_of(
         sites=SiteColumns(**sites),
         types=TypeColumns(**types),
         definitions=read_definitions(message.definitions, limits.definitions_per_batch_max, known),
+        labels=tuple(dict.fromkeys(message.labels)),
     )
 
 

@@ -194,14 +194,19 @@ class Registry:
             key=lambda live: (live.process.service, live.process.started_at_ns, live.process.instance_id),
         )
 
-    async def take_snapshot(self, instance_ids: Sequence[str], timeout_s: float) -> Sequence[CommandAnswer]:
-        """Asks connected processes for a heap snapshot; returns when it is durable, or the deadline has passed."""
+    async def take_snapshot(
+        self, instance_ids: Sequence[str], timeout_s: float, label: str = ""
+    ) -> Sequence[CommandAnswer]:
+        """Asks connected processes for a heap snapshot under a name, which may be empty; returns when it is durable, or
+        the deadline has passed."""
         connected = {one.process.instance_id: one for one in self._connections.values()}
         return await asyncio.gather(
-            *(self._ask(instance_id, connected.get(instance_id), timeout_s) for instance_id in instance_ids)
+            *(self._ask(instance_id, connected.get(instance_id), timeout_s, label) for instance_id in instance_ids)
         )
 
-    async def _ask(self, instance_id: str, connection: Connection | None, timeout_s: float) -> CommandAnswer:
+    async def _ask(
+        self, instance_id: str, connection: Connection | None, timeout_s: float, label: str
+    ) -> CommandAnswer:
         if connection is None:
             return CommandAnswer(instance_id, "failed", "The process is not connected.")
         if ingest_pb2.COMMAND_KIND_SNAPSHOT not in connection.commands_allowed:
@@ -220,6 +225,7 @@ class Registry:
                     id=command_id,
                     kind=ingest_pb2.COMMAND_KIND_SNAPSHOT,
                     deadline_ns=agent_now_ns + round(timeout_s * 1e9),
+                    label=label,
                 )
             )
         )

@@ -88,6 +88,15 @@ class HeapSnapshot:
     sites: SiteColumns
     types: TypeColumns
     definitions: Definitions
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LabelledSnapshot:
+    """A name that an application or an operator gave to a moment of one process."""
+
+    label: str
+    header: SnapshotHeader
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,9 @@ class LiveInstances(Protocol):
         """Connected processes and those lost within the last hour, by service and start."""
         ...
 
-    async def take_snapshot(self, instance_ids: Sequence[str], timeout_s: float) -> Sequence[CommandAnswer]:
-        """Asks connected processes for a heap snapshot; returns when it is durable, or the deadline has passed."""
+    async def take_snapshot(
+        self, instance_ids: Sequence[str], timeout_s: float, label: str = ""
+    ) -> Sequence[CommandAnswer]:
+        """Asks connected processes for a heap snapshot under a name, which may be empty; returns when it is durable, or
+        the deadline has passed."""
         ...

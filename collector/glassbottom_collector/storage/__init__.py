@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..model.code import Frame, Stack
-from ..model.heap import Definitions, HeapSeries, HeapSnapshot, HeapState, MetricPoint, SnapshotHeader
+from ..model.heap import (
+    Definitions,
+    HeapSeries,
+    HeapSnapshot,
+    HeapState,
+    LabelledSnapshot,
+    MetricPoint,
+    SnapshotHeader,
+)
 from ..model.process import Process, ProcessSeen, Span
 from ..model.timing import (
     Ended,
@@ -150,6 +158,10 @@ class Reader(Protocol):
 
     def headers(self, service: str, within: Span) -> Sequence[SnapshotHeader]:
         """Snapshots taken in the range, by instance and time."""
+        ...
+
+    def labelled(self, service: str, within: Span, instance_id: str | None = None) -> Sequence[LabelledSnapshot]:
+        """Snapshots of the range that have a name, by time; one that has several is there once for each."""
         ...
 
     def heap_at(self, service: str, at_ns: int, instance_id: str | None = None) -> Sequence[HeapState]:

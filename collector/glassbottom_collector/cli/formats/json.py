@@ -97,7 +97,7 @@ def top(response: query_pb2.TopResponse, service: str, at_ns: int, group_by: str
         "service": service,
         "at": when(at_ns),
         "group_by": group_by,
-        "totals": _totals(response.totals),
+        "totals": totals(response.totals),
         "sites": [_site(site, group_by) for site in response.sites],
     }
 
@@ -129,20 +129,25 @@ def diff(response: query_pb2.DiffResponse, service: str, before_ns: int, after_n
         "before_at": when(before_ns),
         "after_at": when(after_ns),
         "group_by": group_by,
-        "before": _totals(response.before),
-        "after": _totals(response.after),
-        "changes": [
-            {
-                "site": _site(change.site, group_by),
-                "delta_bytes": change.delta_bytes,
-                "delta_bytes_stderr": change.delta_bytes_stderr,
-                "delta_objects": change.delta_objects,
-                "significant": change.significant,
-            }
-            for change in response.changes
-        ],
+        "before": totals(response.before),
+        "after": totals(response.after),
+        "changes": changes(response.changes, group_by),
         "rule_hits": _rule_hits(response.rule_hits),
     }
+
+
+def changes(found: Iterable[query_pb2.SiteChange], group_by: str) -> list[Document]:
+    """What changed, row by row."""
+    return [
+        {
+            "site": _site(change.site, group_by),
+            "delta_bytes": change.delta_bytes,
+            "delta_bytes_stderr": change.delta_bytes_stderr,
+            "delta_objects": change.delta_objects,
+            "significant": change.significant,
+        }
+        for change in found
+    ]
 
 
 def leaks(report: query_pb2.LeakReport, service: str, from_ns: int, to_ns: int) -> Document:
@@ -155,7 +160,7 @@ def leaks(report: query_pb2.LeakReport, service: str, from_ns: int, to_ns: int) 
         "covered": covered(report),
         "sites_examined": report.sites_examined,
         "snapshots": report.snapshots,
-        "totals": _totals(report.totals),
+        "totals": totals(report.totals),
         "total_bytes_per_second": report.total_bytes_per_second,
         "findings": [_finding(finding) for finding in report.findings],
         "rule_hits": _rule_hits(report.rule_hits),
@@ -183,15 +188,16 @@ def when(ns: int) -> str | None:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"
 
 
-def _totals(totals: query_pb2.Totals) -> Document:
+def totals(sums: query_pb2.Totals) -> Document:
+    """Sums over a heap."""
     return {
-        "live_bytes": totals.live_bytes,
-        "live_bytes_stderr": totals.live_bytes_stderr,
-        "live_objects": totals.live_objects,
-        "resident_bytes": totals.resident_bytes or None,
-        "samples": totals.samples,
-        "processes": totals.instances,
-        "oldest_snapshot_at": when(totals.at_ns),
+        "live_bytes": sums.live_bytes,
+        "live_bytes_stderr": sums.live_bytes_stderr,
+        "live_objects": sums.live_objects,
+        "resident_bytes": sums.resident_bytes or None,
+        "samples": sums.samples,
+        "processes": sums.instances,
+        "oldest_snapshot_at": when(sums.at_ns),
     }
 
 

@@ -140,6 +140,7 @@ def definitions_of(arrivals: Sequence[Arrival], known: Container[int]) -> Defini
 def _heap(heaps: Sequence[tuple[int, str, HeapSnapshot]]) -> dict[str, Columns]:
     return {
         "heap_snapshot": _snapshots(heaps),
+        "heap_label": _labels(heaps),
         "heap_site": _stacked(heaps, "sites", SITE),
         "heap_type": _stacked(heaps, "types", TYPE),
     }
@@ -171,6 +172,14 @@ def _snapshots(heaps: Sequence[tuple[int, str, HeapSnapshot]]) -> Columns:
         "live_bytes_variance": np.array([header.live_bytes_variance for header in headers], dtype=np.float64),
         "site_rows": np.array([len(heap.sites) for _, _, heap in heaps], dtype=np.uint32),
         "type_rows": np.array([len(heap.types) for _, _, heap in heaps], dtype=np.uint32),
+    }
+
+
+def _labels(heaps: Sequence[tuple[int, str, HeapSnapshot]]) -> Columns:
+    labels = [(batch, label) for batch, _, heap in heaps for label in heap.labels]
+    return {
+        "batch": np.array([batch for batch, _ in labels], dtype=np.int64),
+        "label": text(label for _, label in labels),
     }
 
 

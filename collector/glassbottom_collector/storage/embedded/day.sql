@@ -40,6 +40,12 @@ CREATE TABLE IF NOT EXISTS heap_snapshot (
     type_rows UINTEGER NOT NULL
 );
 
+-- Names of snapshots.
+CREATE TABLE IF NOT EXISTS heap_label (
+    batch BIGINT NOT NULL,
+    label VARCHAR NOT NULL
+);
+
 CREATE TABLE IF NOT EXISTS heap_site (
     batch BIGINT NOT NULL,
     stack UBIGINT NOT NULL,

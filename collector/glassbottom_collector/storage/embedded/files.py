@@ -29,7 +29,7 @@ import duckdb
 from ...config import StorageConfig
 from ...errors import StorageError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """1: heap and metrics. 2: labels of stacks, operations, tasks, threads, observations. Older files are brought up to
 date where they are opened; their data stay as they are."""
 META = "meta"

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...model.code import Frame, Stack
-from ...model.heap import HeapSeries, HeapState, MetricPoint, SnapshotHeader
+from ...model.heap import HeapSeries, HeapState, LabelledSnapshot, MetricPoint, SnapshotHeader
 from ...model.process import Process, ProcessSeen, Span
 from .arrays import Columns, ids, text, unpacked_ids
 from .carry import latest, matrices
@@ -115,6 +115,21 @@ class EmbeddedReader(TimeReader):
         heads = self._heads(service, within, None)
         order = np.lexsort((heads.columns["batch"], heads.columns["at_ns"], heads.columns["instance_id"].astype(str)))
         return [heads.header(index) for index in order.tolist()]
+
+    def labelled(self, service: str, within: Span, instance_id: str | None = None) -> Sequence[LabelledSnapshot]:
+        """Snapshots of the range that have a name, by time; one that has several is there once for each."""
+        found: list[LabelledSnapshot] = []
+        for _, rows in self._each_day(
+            within,
+            "SELECT l.label, s.* FROM {day}.heap_label l JOIN {day}.heap_snapshot s USING (batch) "
+            "WHERE s.at_ns >= ? AND s.at_ns < ? "
+            "AND s.instance_id IN (SELECT instance_id FROM {day}.process WHERE service = ?) "
+            "AND (? IS NULL OR s.instance_id = ?) ORDER BY s.at_ns, s.instance_id, l.label",
+            [within.from_ns, within.to_ns, service, instance_id, instance_id],
+        ):
+            heads = _Heads((), rows)
+            found.extend(LabelledSnapshot(str(label), heads.header(at)) for at, label in enumerate(rows["label"]))
+        return found
 
     def heap_at(self, service: str, at_ns: int, instance_id: str | None = None) -> Sequence[HeapState]:
         """The heap of each process alive at that moment (last snapshot no older than ALIVE_S), by instance.
