@@ -6,7 +6,8 @@ VERSIONS    := $(shell .ci/interpreters | cut -d' ' -f1)
 MAIN        := $(or $(filter 3.12,$(VERSIONS)),$(lastword $(VERSIONS)))
 PYTHON      := .venv/$(MAIN)/bin/python
 NATIVE      := agent/glassbottom/native
-SOURCES     := $(wildcard $(NATIVE)/*.[ch])
+GRAPH       := collector/glassbottom_collector/native
+SOURCES     := $(wildcard $(NATIVE)/*.[ch] $(GRAPH)/*.[ch])
 # Reinstalled when one of these is newer than the last installation; Python files are read where they lie.
 INSTALLED_BY := pyproject.toml deploy/venv.sh $(SOURCES)
 BENCHES     := overhead async footprint kill9 curves pprof suites day
@@ -74,7 +75,7 @@ dist: .venv/$(MAIN)/.test ## Builds the source distribution and a wheel into dis
 
 clean: ## Removes everything that was built or installed here
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -f agent/glassbottom/_native*.so
+	rm -f agent/glassbottom/_native*.so collector/glassbottom_collector/_graph*.so
 	find agent collector tests -name __pycache__ -prune -exec rm -rf {} +
 
 # One stamp per set of extras. A version that is not on this machine ends in a sentence that says how to install it.

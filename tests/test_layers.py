@@ -28,7 +28,7 @@ COLLECTOR_ARROWS: dict[str, set[str]] = {
     "storage.embedded": PLAIN | {"storage", "config"},
     "leaks": PLAIN | {"storage"},
     "timing": PLAIN | {"storage"},
-    "heapdump": PLAIN | {"_graph"},
+    "heapdump": PLAIN | {"_graph", "leaks"},
     "findings": PLAIN | {"storage", "leaks", "timing"},
     "pprof": set(),
     "ingest": PLAIN | {"wire", "storage", "config", "__init__"},

@@ -49,8 +49,8 @@ def test_the_source_distribution_has_everything_it_takes_to_build(built: Path, r
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
 
-    native = root / "agent" / "glassbottom" / "native"
-    c_files = {f"agent/glassbottom/native/{path.name}" for path in native.glob("*.[ch]")}
+    native = ("agent/glassbottom/native", "collector/glassbottom_collector/native")
+    c_files = {f"{folder}/{path.name}" for folder in native for path in (root / folder).glob("*.[ch]")}
     schemas = {str(path.relative_to(root)) for path in (root / "proto").rglob("*.proto")}
     assert c_files
     assert schemas
