@@ -116,6 +116,21 @@ def reduce(series: HeapSeries, sites: Grouping, edges_ns: I64) -> Blocks:
     )
 
 
+def retained_of(series: HeapSeries, chosen: NDArray[np.bool_], groups: Grouping, edges_ns: I64) -> F64:
+    """Mean bytes retained in each block, (K, groups.count), of the chosen call paths (N,), which `groups` is about."""
+    rows = _rows_around(series.at_ns, edges_ns)
+    picked = np.unique(np.concatenate([rows.before, rows.after]))
+    before, after = np.searchsorted(picked, rows.before), np.searchsorted(picked, rows.after)
+    mass = age_mass(
+        series.live_bytes[np.ix_(picked, chosen)],
+        series.birth_mean_ms[np.ix_(picked, chosen)],
+        series.at_ns[picked],
+    )
+    share = rows.share[:, None]
+    at_edges = groups.sums(mass[before] * (1 - share) + mass[after] * share)
+    return retained(at_edges, (edges_ns - edges_ns[0]) / 1e9)
+
+
 def pooled(parts: Sequence[Blocks]) -> Blocks:
     """Several processes over the same edges, summed. Distinct minutes of birth are those of the process with most."""
     one = parts[0]

@@ -10,7 +10,7 @@ Reads only through the Reader protocol, one series at a time, and keeps about tw
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,9 @@ from ..model.heap import F64, I64, HeapSeries, SnapshotHeader
 from ..model.leak import Evidence, LeakFinding, LeakReport, Rate, Verdict
 from ..model.process import ProcessSeen, Span
 from ..storage import Reader
-from . import trend, verdict
+from . import operations, trend, verdict
 from .blocks import BLOCKS_MIN, Blocks, edges_of, pooled, reduce, widened
+from .operations import RouteGrowth
 from .rules import growth_rule_of, steepest
 from .sites import Grouping, SiteMap
 from .verdict import Judgement, Screened
@@ -63,7 +64,8 @@ def find_leaks(
     if not evidence.analyses:
         found = _without_tests(evidence, plan, limit)
     tell("Writing the report", len(evidence.sites), len(evidence.sites))
-    findings = tuple(_finding(each, evidence) for each in found[:limit])
+    prices = _Prices(reader, service, evidence)
+    findings = tuple(_finding(each, evidence, prices.of(each)) for each in found[:limit])
     times = [header.at_ns for header in plan.headers]
     return LeakReport(
         findings=findings,
@@ -158,6 +160,7 @@ class _Analysis:
     life: _Life | None
     blocks: Blocks
     screened: Screened
+    routes: RouteGrowth
 
 
 @dataclass
@@ -187,8 +190,9 @@ def _reduce_all(
     reader: Reader, service: str, within: Span, instance_id: str | None, plan: _Plan, tell: Progress
 ) -> _Data:
     sites = SiteMap()
-    alone: list[tuple[_Life, Blocks]] = []
+    alone: list[tuple[_Life, Blocks, RouteGrowth]] = []
     together: list[Blocks] = []
+    together_routes = RouteGrowth(np.zeros(0, dtype=np.int64) if plan.pool_edges is None else plan.pool_edges)
     data = _Data(sites, [], {}, {}, 0)
     alive: set[int] = set()
     latest = _latest_lives(plan)
@@ -201,19 +205,22 @@ def _reduce_all(
         grouping = Grouping(sites.columns(series.stacks), len(sites))
         alive.update(grouping.columns[series.live_bytes.max(axis=0) > 0].tolist())
         if life in plan.edges:
-            alone.append((life, reduce(series, grouping, plan.edges[life])))
+            routes = RouteGrowth(plan.edges[life])
+            routes.add(series, sites)
+            alone.append((life, reduce(series, grouping, plan.edges[life]), routes))
         if life in plan.pool and plan.pool_edges is not None:
             together.append(reduce(series, grouping, plan.pool_edges))
+            together_routes.add(series, sites)
         if life in latest:
             _note_end(data, series, grouping)
     count = len(sites)
     data.seen = len(alive)
     if together:
         blocks = pooled([widened(each, count) for each in together])
-        data.analyses.append(_Analysis(None, blocks, verdict.screen(blocks)))
-    for life, each in alone:
+        data.analyses.append(_Analysis(None, blocks, verdict.screen(blocks), together_routes))
+    for life, each, routes in alone:
         blocks = widened(each, count)
-        data.analyses.append(_Analysis(life, blocks, verdict.screen(blocks)))
+        data.analyses.append(_Analysis(life, blocks, verdict.screen(blocks), routes))
     return data
 
 
@@ -268,6 +275,7 @@ class _Judged:
     site: int
     judgement: Judgement
     instance_ids: tuple[str, ...]
+    analysis: int = -1  # in which it was judged, before the others were added; -1: in none
 
 
 def _judge_all(data: _Data, include_stable: bool, limit: int) -> list[_Judged]:
@@ -328,22 +336,19 @@ def _over_processes(data: _Data, number: int, row: int, judgement: Judgement) ->
     ]
     names = tuple(dict.fromkeys(each.life[0] for each in growing if each.life is not None))
     if analysis.life is None:
-        return _Judged(row, judgement, names or analysis.blocks.instance_ids)
+        return _Judged(row, judgement, names or analysis.blocks.instance_ids, number)
     others = {each.life[0]: each for each in growing if each.life is not None and each.life[0] != analysis.life[0]}
     if others:
         rates = [
             verdict.judge(each.blocks, np.array([row]), np.ones(1), np.ones(1), each.screened.p_retained[[row]], 1)[0]
             for each in others.values()
         ]
-        judgement = Judgement(
-            judgement.verdict,
-            _sum([judgement.bytes_rate, *(each.bytes_rate for each in rates)]),
-            _sum([judgement.objects_rate, *(each.objects_rate for each in rates)]),
-            judgement.p,
-            judgement.evidence,
-            judgement.would_change,
+        judgement = replace(
+            judgement,
+            bytes_rate=_sum([judgement.bytes_rate, *(each.bytes_rate for each in rates)]),
+            objects_rate=_sum([judgement.objects_rate, *(each.objects_rate for each in rates)]),
         )
-    return _Judged(row, judgement, tuple(dict.fromkeys((analysis.life[0], *names))))
+    return _Judged(row, judgement, tuple(dict.fromkeys((analysis.life[0], *names))), number)
 
 
 def _sum(rates: Sequence[Rate]) -> Rate:
@@ -371,6 +376,7 @@ def _without_tests(data: _Data, plan: _Plan, limit: int) -> list[_Judged]:
             1.0,
             (Evidence("data", False, missing),),
             "Enough snapshots: see the evidence.",
+            Rate(rate, rate - error, rate + error),
         )
         judged.append(_Judged(site, judgement, tuple(dict.fromkeys(life[0] for life in plan.lives))))
     return judged
@@ -379,7 +385,38 @@ def _without_tests(data: _Data, plan: _Plan, limit: int) -> list[_Judged]:
 # --- The report ---
 
 
-def _finding(judged: _Judged, data: _Data) -> LeakFinding:
+class _Prices:
+    """What stays per operation; operations of the processes of an analysis are counted once, and only if it accuses."""
+
+    def __init__(self, reader: Reader, service: str, data: _Data) -> None:
+        self._reader = reader
+        self._service = service
+        self._data = data
+        self._counted: dict[int, operations.Counted] = {}
+
+    def of(self, judged: _Judged) -> operations.Priced:
+        """Nothing for what does not grow."""
+        if judged.analysis < 0 or judged.judgement.verdict is Verdict.STABLE:
+            return operations.Priced((), None)
+        analysis = self._data.analyses[judged.analysis]
+        blocks, site = analysis.blocks, judged.site
+        counted = self._counted.get(judged.analysis)
+        if counted is None:
+            counted = operations.count(self._reader, self._service, blocks.instance_ids, blocks.edges_ns)
+            self._counted[judged.analysis] = counted
+        live = float(blocks.live_last[site])
+        return operations.price(
+            blocks.times_s,
+            blocks.retained[:, site],
+            judged.judgement.own_rate,
+            float(blocks.objects_last[site]) / live if live > 0 else 0.0,
+            float(blocks.weight_last[site]),
+            analysis.routes.of(site),
+            counted,
+        )
+
+
+def _finding(judged: _Judged, data: _Data, priced: operations.Priced) -> LeakFinding:
     site = data.sites.sites[judged.site]
     end = data.ends.get(judged.site, _End())
     held = data.stacks.get(judged.site, {})
@@ -395,10 +432,11 @@ def _finding(judged: _Judged, data: _Data) -> LeakFinding:
         live_objects=end.objects,
         samples=round(end.samples),
         p_value=float(judgement.p),
-        evidence=judgement.evidence,
+        evidence=(*judgement.evidence, *([priced.evidence] if priced.evidence is not None else [])),
         would_change=judgement.would_change,
         instance_ids=judged.instance_ids,
         application_frame=site.application_frame,
+        per_operation=priced.operations,
     )
 
 

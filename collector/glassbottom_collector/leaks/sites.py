@@ -39,6 +39,7 @@ class SiteMap:
         self._positions: dict[Site, int] = {}
         self._site_of: dict[int, int] = {}
         self._foreign: dict[int, bool] = {}
+        self._labels: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self.sites)
@@ -55,6 +56,12 @@ class SiteMap:
             if position == len(self.sites):
                 self.sites.append(site)
             self._site_of[stack] = position
+            if stack in known and known[stack].label:
+                self._labels[stack] = known[stack].label
+
+    def label(self, stack: int) -> str:
+        """The route that was served when the call path allocated; empty when none is known."""
+        return self._labels.get(stack, "")
 
     def columns(self, stacks: U64) -> NDArray[np.intp]:
         """Site of each of these call paths, all of which have been learned."""

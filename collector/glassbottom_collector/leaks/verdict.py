@@ -66,7 +66,7 @@ class Screened:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What is claimed about one site."""
+    """What is claimed about one site. own_rate: of what was judged, before other processes are added up."""
 
     verdict: Verdict
     bytes_rate: Rate
@@ -74,6 +74,7 @@ class Judgement:
     p: float
     evidence: tuple[Evidence, ...]
     would_change: str
+    own_rate: Rate
 
 
 def screen(blocks: Blocks) -> Screened:
@@ -331,13 +332,15 @@ def _judge_one(facts: _Facts, p_retained: float, p_live: float, raw: float, site
     agrees = {name: each.supports_leak for name, each in guard.items()}
     verdict = _verdict(facts, p_retained, p_live, raw, agrees)
     grows_by_load = verdict is Verdict.GROWING and not agrees["age"]
+    rate = facts.live_rate if grows_by_load or verdict is Verdict.STABLE else facts.leak_rate
     return Judgement(
         verdict=verdict,
-        bytes_rate=facts.live_rate if grows_by_load or verdict is Verdict.STABLE else facts.leak_rate,
+        bytes_rate=rate,
         objects_rate=facts.objects_rate,
         p=p_live if grows_by_load else p_retained,
         evidence=evidence,
         would_change=_would_change(facts, verdict, agrees, raw, p_retained),
+        own_rate=rate,
     )
 
 
