@@ -175,23 +175,19 @@ def _tree(dump: HeapDump, address: int, depth: int, limit: int) -> Iterator[heap
     left = ROWS_MAX
     # What is still to be told, so that a deep tree needs no deep recursion.
     waiting: list[tuple[HeapObject, int]] = []
-    top = _object(dump, address) if address else None
-    if top is None:
-        waiting.extend((each, 1) for each in reversed(dump.children(address)[:limit]))
+    if address:
+        waiting.append((dump.at(address), 0))
     else:
-        waiting.append((top, 0))
+        waiting.extend((each, 1) for each in reversed(dump.children(0, limit)))
     while waiting and left:
         found, level = waiting.pop()
         left -= 1
-        children = dump.children(found.address) if level < depth else []
-        waiting.extend((each, level + 1) for each in reversed(children[:limit]))
-        yield object_message(found, level, max(len(children) - limit, 0))
-
-
-def _object(dump: HeapDump, address: int) -> HeapObject | None:
-    """The object at an address, as the end of a path that leads to it; None where none does."""
-    paths = dump.paths(address=address, limit=1)
-    return paths[0].steps[-1] if paths and paths[0].steps else None
+        beyond = 0
+        if level < depth:
+            children = dump.children(found.address, limit)
+            beyond = dump.children_count(found.address) - len(children)
+            waiting.extend((each, level + 1) for each in reversed(children))
+        yield object_message(found, level, beyond)
 
 
 def _doubts(before: heapdump_pb2.DumpSummary, after: heapdump_pb2.DumpSummary) -> list[str]:

@@ -32,14 +32,9 @@ def suspects(args: argparse.Namespace, questions: Questions, service: str) -> in
         for number, each in enumerate(response.suspects, 1):
             _apart(found, number)
             found.line(f"{number}. {each.sentence}", "bold red", hanging=3)
-            found.line(
-                f"   retains {size(each.retained)}, {share(each.retained, response.dump.size)} of the heap; "
-                f"{count(each.objects)} {each.type}",
-                hanging=4,
-            )
             if each.HasField("point"):
-                found.line(f"   accumulates in {each.point.text}, object {each.point.address:#x}", hanging=4)
-            if each.HasField("path"):
+                found.line(f"   in {each.point.text}, object {each.point.address:#x}", hanging=4)
+            if each.HasField("path") and each.path.text not in each.sentence:
                 found.line(f"   held by {each.path.text}", hanging=4)
         if not response.suspects:
             found.line("No object, and no type, retains a suspiciously large part of the heap.")
