@@ -31,11 +31,12 @@ COLLECTOR_ARROWS: dict[str, set[str]] = {
     "heapdump": PLAIN | {"_graph", "leaks"},
     "findings": PLAIN | {"storage", "leaks", "timing"},
     "pprof": set(),
-    "ingest": PLAIN | {"wire", "storage", "config", "__init__"},
-    "api": PLAIN | {"wire", "storage", "leaks", "timing", "findings", "heapdump", "__init__"},
+    "captures": PLAIN | {"config"},
+    "ingest": PLAIN | {"wire", "storage", "captures", "config", "__init__"},
+    "api": PLAIN | {"wire", "storage", "captures", "leaks", "timing", "findings", "heapdump", "__init__"},
     "cli": {"wire", "pprof", "__init__"},
     "demo": {"cli", "wire", "errors", "__init__"},
-    "server": PLAIN | {"wire", "config", "storage", "storage.embedded", "ingest", "api", "__init__"},
+    "server": PLAIN | {"wire", "config", "storage", "storage.embedded", "captures", "ingest", "api", "__init__"},
 }
 AGENT_PLAIN = {"_clock", "_config", "_errors", "_greenlets", "_guard", "_log", "_threads", "_identity"}
 AGENT_ARROWS: dict[str, set[str]] = {

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from . import _fork, _threads
@@ -25,6 +25,7 @@ from ._guard import Guard
 from ._identity import Identity, identify
 from ._log import log
 from ._switch import is_disabled
+from .captures.desk import Desk
 from .control import LABEL_CHARACTERS_MAX, Commands
 from .probes import Probe, ProbeState, build
 from .probes.heap import HeapProbe
@@ -178,6 +179,7 @@ def _withdraw(agent: Agent, reason: str) -> None:
         _current, _off = None, ProbeState("refused", reason)
     log().warning("glassbottom is off: %s", reason)
     agent.sender.end()
+    agent.end_captures(0.0)
     agent.stop_probes(WITHDRAW_TIMEOUT_S)
 
 
@@ -229,7 +231,10 @@ class Agent:
         self.queue = BatchQueue(config.transport.queue_bytes_max)
         self._rng = rng or random.Random()  # noqa: S311 - spreads load, guards no secret
         self.sender = Sender(config.transport, self.queue, self, self.connect, self.clock, self.guard, self._rng)
-        self._commands = Commands(config.commands, self.clock, self._take_snapshot, self.sender.answer)
+        self._desk = Desk(config.captures, self.clock, self.guard, self.sender.answer, self.sender.wake)
+        self._commands = Commands(
+            config.commands, self.clock, self._take_snapshot, self._desk.order, self.sender.answer
+        )
         self._probes = probes(config, self.queue, self.clock, self.guard)
         self._due_s: dict[str, float] = {}
         self._snapshot_wanted = False
@@ -256,6 +261,7 @@ class Agent:
     def finish(self, timeout_s: float) -> None:
         """Reads once more and waits for it to be stored, when there is a collector to wait for; then stops."""
         deadline_s = time.monotonic() + timeout_s
+        self.end_captures(timeout_s)  # first, so that the collector still hears of it
         if timeout_s > 0 and self.sender.has_connection:
             self.request_snapshot()
             # In slices: a collector that goes away meanwhile, or never answered, is not waited for.
@@ -266,8 +272,14 @@ class Agent:
 
     def stop(self, timeout_s: float) -> None:
         """Ends the threads, then the probes."""
+        self.end_captures(timeout_s)
         self.sender.stop(timeout_s)
         self.stop_probes(timeout_s)
+
+    def end_captures(self, timeout_s: float) -> None:
+        """Also from the sender's thread, with no time."""
+        with self.guard.guarded("captures.stop"):
+            self._desk.stop(timeout_s)
 
     def stop_probes(self, timeout_s: float) -> None:
         for probe in self._probes:
@@ -366,14 +378,24 @@ class Agent:
                 self._due_s[probe.name] = now_s + probe.interval_s * self._rng.uniform(0.95, 1.05)
                 self._measure_cost(now_s)
             next_s = min(next_s, self._due_s[probe.name])
-        return next_s
+        desk_s = next_s
+        with self.guard.guarded("captures"):
+            desk_s = self._desk.work(now_s)
+        return min(next_s, desk_s)
 
     def welcomed(self, store_id: str, store_changed: bool) -> None:
         for probe in self._probes:
             probe.welcomed(store_id, store_changed)
+        self._desk.welcomed()
 
     def command(self, command: ingest_pb2.Command) -> None:
         self._commands.carry_out(command)
+
+    def capture_ack(self, ack: ingest_pb2.CaptureAck) -> None:
+        self._desk.acknowledge(ack)
+
+    def pieces(self, now_s: float) -> tuple[Sequence[ingest_pb2.SessionRequest], float]:
+        return self._desk.pieces(now_s)
 
     def _take_snapshot(self, stored: Callable[[], None], lost: Callable[[str], None], label: str) -> str | None:
         heap = self._heap()
@@ -429,6 +451,7 @@ class Agent:
             "errors_total": self.guard.errors,
             "probes_disabled": len(self.guard.disabled),
         }
+        numbers.update(self._desk.statistics())
         for probe in self._probes:
             with self.guard.guarded(f"{probe.name}.statistics"):
                 numbers.update(probe.statistics())

@@ -18,7 +18,10 @@ from ._log import log
 
 DEFAULT_ENDPOINT = "127.0.0.1:7411"
 UNKNOWN_SERVICE = "unknown_service:python"  # what OpenTelemetry prescribes where nobody said
-COMMANDS = ("snapshot",)
+COMMANDS = ("snapshot", "dump_heap", "dump_memray", "dump_stacks", "dump_cpu", "gc_collect", "malloc_trim")
+"""Everything a collector can ask for, by the names of `commands`."""
+COMMANDS_DEFAULT = ("snapshot", "dump_heap", "dump_stacks", "gc_collect")
+"""Without those that slow the process down for as long as they run, or change what its allocator keeps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +167,25 @@ class ProfileConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CapturesConfig:
+    """Deep captures, which somebody asks for through the collector; `commands` says which are allowed.
+
+    directory: Where their files lie until the collector has them. By default the first of TMPDIR, /tmp and /var/tmp
+        that is on a disk.
+    bytes_max: Of one file.
+    seconds_max: A capture watches no longer, whatever was asked for.
+    """
+
+    directory: Path | None = None
+    bytes_max: int = 1024 * 1024 * 1024
+    seconds_max: float = 300.0
+
+    def __post_init__(self) -> None:
+        _within("capture_bytes_max", self.bytes_max, 1024, 1 << 40, "bytes")
+        _within("capture_seconds_max", self.seconds_max, 1, 3600, "seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TlsConfig:
     """Encryption on the way to the collector. Files are PEM and read again at each connection, so they may rotate.
 
@@ -227,20 +249,21 @@ class Config:
     service: OpenTelemetry `service.name`.
     endpoint: The collector, "HOST:PORT", "[IPV6]:PORT" or "unix:/path".
     attributes: Further resource attributes, such as {"service.version": "1.4.2"}.
-    commands: What the collector may ask of this process; a subset of {"snapshot"}. There is no remote code, ever.
+    commands: What the collector may ask of this process; a subset of COMMANDS. There is no remote code, ever.
     disable: The kill switch: init() then does nothing at all.
     """
 
     service: str = UNKNOWN_SERVICE
     endpoint: str = DEFAULT_ENDPOINT
     attributes: Mapping[str, str] = field(default_factory=dict)
-    commands: frozenset[str] = frozenset(COMMANDS)
+    commands: frozenset[str] = frozenset(COMMANDS_DEFAULT)
     disable: bool = False
     heap: HeapConfig = field(default_factory=HeapConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     asyncio: AsyncioConfig = field(default_factory=AsyncioConfig)
     spans: SpansConfig = field(default_factory=SpansConfig)
     profile: ProfileConfig = field(default_factory=ProfileConfig)
+    captures: CapturesConfig = field(default_factory=CapturesConfig)
     transport: TransportConfig = field(default_factory=TransportConfig)
 
     def __post_init__(self) -> None:
@@ -334,6 +357,9 @@ OPTIONS: dict[str, Option] = {
     "profile": Option("profile", "enabled", _bool),
     "profile_interval_s": Option("profile", "interval_s", _number),
     "profile_hz": Option("profile", "sample_hz", _number),
+    "capture_dir": Option("captures", "directory", Path),
+    "capture_bytes_max": Option("captures", "bytes_max", _integer),
+    "capture_seconds_max": Option("captures", "seconds_max", _number),
     "queue_bytes_max": Option("transport", "queue_bytes_max", _integer),
     "heartbeat_interval_s": Option("transport", "heartbeat_interval_s", _number),
     "connect_delay_s": Option("transport", "connect_delay_s", _number),
@@ -396,6 +422,7 @@ def _assemble(values: Mapping[str, Any], attributes: Mapping[str, str]) -> Confi
         asyncio=AsyncioConfig(**sections["asyncio"]),
         spans=SpansConfig(**sections["spans"]),
         profile=ProfileConfig(**sections["profile"]),
+        captures=CapturesConfig(**sections["captures"]),
         transport=TransportConfig(**sections["transport"], tls=TlsConfig(**sections["tls"])),
     )
 

@@ -28,10 +28,18 @@ Returns a sentence when it cannot be taken at all."""
 class Commands:
     """Decides about commands and carries them out. In the sender's thread only."""
 
-    def __init__(self, allowed: frozenset[str], clock: Clock, take_snapshot: Take, answer: Answer) -> None:
+    def __init__(
+        self,
+        allowed: frozenset[str],
+        clock: Clock,
+        take_snapshot: Take,
+        capture: Callable[[ingest_pb2.Command, str], None],
+        answer: Answer,
+    ) -> None:
         self._allowed = allowed
         self._clock = clock
         self._take_snapshot = take_snapshot
+        self._capture = capture
         self._answer = answer
         self._last_s = float("-inf")
 
@@ -46,6 +54,10 @@ class Commands:
             self._finish(command.id, ingest_pb2.COMMAND_OUTCOME_REFUSED, refusal)
             return
         self._last_s = self._clock.monotonic_s()
+        name = _name_of(command)
+        if name is not None and name != "snapshot":
+            self._capture(command, name)  # which answers
+            return
 
         def stored() -> None:
             self._finish(command.id, ingest_pb2.COMMAND_OUTCOME_DONE, "")
@@ -58,7 +70,7 @@ class Commands:
             self._finish(command.id, ingest_pb2.COMMAND_OUTCOME_FAILED, impossible)
 
     def _refusal(self, command: ingest_pb2.Command) -> str | None:
-        name = next((name for name, kind in KINDS.items() if kind == command.kind), None)
+        name = _name_of(command)
         if name is None:
             return f"This agent does not know command {command.kind}; it may be older than the collector."
         if name not in self._allowed:
@@ -73,5 +85,17 @@ class Commands:
         self._answer(ingest_pb2.CommandResult(id=command_id, outcome=outcome, reason=reason))
 
 
-KINDS = {"snapshot": ingest_pb2.COMMAND_KIND_SNAPSHOT}
+KINDS = {
+    "snapshot": ingest_pb2.COMMAND_KIND_SNAPSHOT,
+    "dump_heap": ingest_pb2.COMMAND_KIND_DUMP_HEAP,
+    "dump_memray": ingest_pb2.COMMAND_KIND_DUMP_MEMRAY,
+    "dump_stacks": ingest_pb2.COMMAND_KIND_DUMP_STACKS,
+    "dump_cpu": ingest_pb2.COMMAND_KIND_DUMP_CPU,
+    "gc_collect": ingest_pb2.COMMAND_KIND_GC_COLLECT,
+    "malloc_trim": ingest_pb2.COMMAND_KIND_MALLOC_TRIM,
+}
 """Every command, by the name used in the configuration."""
+
+
+def _name_of(command: ingest_pb2.Command) -> str | None:
+    return next((name for name, kind in KINDS.items() if kind == command.kind), None)

@@ -166,12 +166,36 @@ class IngestConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CapturesConfig:
+    """Deep captures: what may be asked of an agent, which has limits of its own, and what is kept.
+
+    bytes_max: all files together; the oldest goes first. file_bytes_max: one file. retention_days: age of a file.
+    records_max: rows of the record, which outlive the files. lease_s_max: how long one may take altogether.
+    """
+
+    bytes_max: int = 4 * GIB
+    file_bytes_max: int = GIB
+    retention_days: int = 14
+    records_max: int = 10_000
+    lease_s_max: int = 3600
+
+    def __post_init__(self) -> None:
+        for name in (f.name for f in dataclasses.fields(self)):
+            _at_least(f"captures.{name}", getattr(self, name), 1)
+        if self.file_bytes_max > self.bytes_max:
+            raise ConfigError("captures.bytes_max must be at least captures.file_bytes_max.")
+        if self.lease_s_max > 3600:
+            raise ConfigError(f"captures.lease_s_max must be at most 3600, not {self.lease_s_max}.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class CollectorConfig:
     """Everything."""
 
     listen: ListenConfig = field(default_factory=ListenConfig)
     storage: StorageConfig = field(default_factory=StorageConfig)
     ingest: IngestConfig = field(default_factory=IngestConfig)
+    captures: CapturesConfig = field(default_factory=CapturesConfig)
 
     def __post_init__(self) -> None:
         if self.storage.queue_bytes_max < self.ingest.pending_bytes_max:

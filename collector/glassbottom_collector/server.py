@@ -24,11 +24,14 @@ from glassbottom.wire.v1 import control_pb2_grpc, ingest_pb2_grpc, query_pb2_grp
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from . import __version__
+from .api.captures import CaptureAnswers
 from .api.control import Control
 from .api.query import Query
 from .api.snapshots import Snapshots
+from .captures import CaptureStore
 from .config import MESSAGE_BYTES_MAX, CollectorConfig, ListenConfig, is_loopback, load
 from .errors import CollectorError, ConfigError
+from .ingest.captures import CaptureRelay
 from .ingest.limits import IngestCounters
 from .ingest.service import Ingest
 from .ingest.sessions import Registry
@@ -70,14 +73,18 @@ class Collector:
     store: EmbeddedStore
     ingest: Ingest
     registry: Registry
+    captures: CaptureStore
+    relay: CaptureRelay
     health: Any  # grpc_health.v1.health.aio.HealthServicer, which its stubs do not know
 
     async def stop(self) -> None:
         """Takes nothing more in, commits, acknowledges, closes. The store is closed by its owner."""
         await self.health.enter_graceful_shutdown()
         self.store.hurry()
+        self.relay.stop()
         await self.ingest.drain(DRAIN_S)
         await self.server.stop(STOP_S)
+        self.captures.close()
 
     async def watch_health(self) -> None:
         """Keeps health up to date. Runs until cancelled."""
@@ -94,15 +101,20 @@ async def start(config: CollectorConfig, store: EmbeddedStore, clock_ns: Callabl
     """Puts the parts together and listens. Raises ConfigError when it cannot."""
     counters = IngestCounters()
     registry = Registry(counters, clock_ns)
-    ingest = Ingest(store.writer, registry, config.ingest, counters, store.full, clock_ns)
+    captures = CaptureStore(config.storage.path / "captures", config.captures, clock_ns)
+    relay = CaptureRelay(captures, registry, counters, clock_ns)
+    ingest = Ingest(store.writer, registry, config.ingest, counters, relay, store.full, clock_ns)
 
     def statistics() -> StoreStatistics:
         stored = store.statistics()
-        return StoreStatistics({**stored.values, **ingest.statistics()}, stored.problems)
+        values = {**stored.values, **ingest.statistics(), **captures.statistics()}
+        return StoreStatistics(values, stored.problems)
 
     server = grpc.aio.server(options=_OPTIONS)
     ingest_pb2_grpc.add_IngestServiceServicer_to_server(ingest, server)
-    control_pb2_grpc.add_ControlServiceServicer_to_server(Control(registry, store.reader, clock_ns), server)
+    control_pb2_grpc.add_ControlServiceServicer_to_server(
+        Control(registry, store.reader, CaptureAnswers(registry, relay, captures, clock_ns), clock_ns), server
+    )
     query_pb2_grpc.add_QueryServiceServicer_to_server(
         Query(store.reader, registry, statistics, clock_ns(), clock_ns), server
     )
@@ -112,8 +124,9 @@ async def start(config: CollectorConfig, store: EmbeddedStore, clock_ns: Callabl
     address = _listen(server, config.listen)
     for service in ("", INGEST_SERVICE, QUERY_SERVICE, CONTROL_SERVICE):
         await health_servicer.set(service, _serving(True))
+    relay.start()
     await server.start()
-    return Collector(address, server, store, ingest, registry, health_servicer)
+    return Collector(address, server, store, ingest, registry, captures, relay, health_servicer)
 
 
 def run(config: CollectorConfig) -> int:

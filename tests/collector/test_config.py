@@ -57,7 +57,7 @@ def test_an_override_beats_the_file(tmp_path: Path) -> None:
         ("storage: {retension_days: 3}", "Unknown configuration key storage.retension_days: did you mean storage.ret"),
         ("storge: {}", "did you mean storage?"),
         ("listen: {retention_days: 3}", "did you mean storage.retention_days?"),
-        ("qwertz: 1", "known keys: ingest, ingest."),
+        ("qwertz: 1", "known keys: captures, captures."),
         ("listen: 7411", "listen must hold further keys, not 7411"),
         ("listen: {port: many}", "listen.port must be a whole number, not 'many'"),
         ("listen: {port: true}", "listen.port must be a whole number"),

@@ -14,7 +14,14 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from glassbottom_collector.config import CollectorConfig, CommitConfig, IngestConfig, ListenConfig, StorageConfig
+from glassbottom_collector.config import (
+    CapturesConfig,
+    CollectorConfig,
+    CommitConfig,
+    IngestConfig,
+    ListenConfig,
+    StorageConfig,
+)
 from glassbottom_collector.server import Collector, start
 from glassbottom_collector.storage.embedded import EmbeddedStore
 
@@ -40,9 +47,24 @@ class CollectorThread:
 
         return asyncio.run_coroutine_threadsafe(wrapped(), self._loop).result(timeout_s)
 
+    def wait_for(self, condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+        """Returns when condition() holds, asked in the collector's event loop whenever it has had a turn."""
+
+        async def wait() -> None:
+            async with asyncio.timeout(timeout_s):
+                while not condition():
+                    await asyncio.sleep(0.005)
+
+        self.ask(wait(), timeout_s + 5.0)
+
     def statistics(self) -> dict[str, float]:
-        """Of ingest and store."""
-        return {**self.store.statistics().values, **self.collector.ingest.statistics()}
+        """Of ingest, store and captures."""
+        parts = (
+            self.store.statistics().values,
+            self.collector.ingest.statistics(),
+            self.collector.captures.statistics(),
+        )
+        return {name: value for part in parts for name, value in part.items()}
 
     def stop(self) -> None:
         """Drains and closes."""
@@ -60,12 +82,14 @@ def collector_thread(
     clock_ns: Callable[[], int] = time.time_ns,
     ingest: dict[str, Any] | None = None,
     storage: dict[str, Any] | None = None,
+    captures: dict[str, Any] | None = None,
 ) -> Iterator[CollectorThread]:
-    """A collector with data in path; ingest and storage are options of those sections."""
+    """A collector with data in path; ingest, storage and captures are options of those sections."""
     config = CollectorConfig(
         listen=ListenConfig(port=0),
         storage=StorageConfig(path=path, commit=CommitConfig(wait_ms_max=5), **(storage or {})),
         ingest=IngestConfig(**(ingest or {})),
+        captures=CapturesConfig(**(captures or {})),
     )
     running = CollectorThread(config, clock_ns)
     try:

@@ -16,7 +16,8 @@ class MemoryTransport:
     """Give `.connect` where a Connector is wanted; read what was sent from hello, batches, heaps(), metrics().
 
     available: set it to False and the next messages, and attempts to connect, fail as if the collector were away.
-    Batches are acknowledged at once and kept as (stream, seq, body); nothing is bounded: it is a test's.
+    Batches are acknowledged at once and kept as (stream, seq, body), files of captures by the id of their command;
+    nothing is bounded: it is a test's.
     """
 
     def __init__(self, store_id: str = "memory") -> None:
@@ -26,6 +27,8 @@ class MemoryTransport:
         self.batches: list[tuple[int, int, bytes]] = []
         self.heartbeats: list[ingest_pb2.Heartbeat] = []
         self.results: list[ingest_pb2.CommandResult] = []
+        self.files: dict[str, bytearray] = {}
+        self._file_bytes: dict[str, int] = {}
         self._marks: dict[tuple[str, int], int] = {}
         self._open: list[_MemoryConnection] = []
 
@@ -74,7 +77,26 @@ class MemoryTransport:
             self.heartbeats.append(request.heartbeat)
         elif kind == "command_result":
             self.results.append(request.command_result)
+            return self._answer_result(request.command_result)
+        elif kind == "capture_chunk":
+            chunk = request.capture_chunk
+            self.files[chunk.id][chunk.offset :] = chunk.data
+            return [self._capture_ack(chunk.id)]
         return []
+
+    def _answer_result(self, result: ingest_pb2.CommandResult) -> list[ingest_pb2.SessionResponse]:
+        if result.outcome == ingest_pb2.COMMAND_OUTCOME_STARTED:
+            return []
+        self.files.setdefault(result.id, bytearray())
+        self._file_bytes[result.id] = result.made.file_bytes
+        return [self._capture_ack(result.id)]
+
+    def _capture_ack(self, capture_id: str) -> ingest_pb2.SessionResponse:
+        held = len(self.files[capture_id])
+        settled = held == self._file_bytes[capture_id]
+        return ingest_pb2.SessionResponse(
+            capture_ack=ingest_pb2.CaptureAck(id=capture_id, offset=held, settled=settled)
+        )
 
 
 class _MemoryConnection:

@@ -55,6 +55,12 @@ class Side(Protocol):
 
     def command(self, command: ingest_pb2.Command) -> None: ...
 
+    def capture_ack(self, ack: ingest_pb2.CaptureAck) -> None: ...
+
+    def pieces(self, now_s: float) -> tuple[Sequence[ingest_pb2.SessionRequest], float]:
+        """Pieces of a file to send now, after all batches, and when to ask again on the monotonic clock."""
+        ...
+
 
 @dataclass(frozen=True)
 class SenderStatistics:
@@ -281,7 +287,10 @@ class Sender:
         if now_s < self._throttled_until_s:
             return min(self._heartbeat_at_s, self._throttled_until_s)
         self._send_batches(connection, self._welcome)
-        return self._heartbeat_at_s
+        pieces, next_s = self._side.pieces(now_s)
+        for piece in pieces:
+            connection.send(piece)
+        return min(self._heartbeat_at_s, next_s)
 
     def _send_batches(self, connection: Connection, welcome: ingest_pb2.Welcome) -> None:
         credit_bytes = max(welcome.credit_bytes, CREDIT_BYTES_MIN)
@@ -328,6 +337,8 @@ class Sender:
             self._throttled_until_s = now_s + response.throttle.retry_after_ms / 1000
         elif kind == "command":
             self._side.command(response.command)
+        elif kind == "capture_ack":
+            self._side.capture_ack(response.capture_ack)
 
     def _welcomed(self, welcome: ingest_pb2.Welcome, now_s: float) -> None:
         changed = welcome.store_id != self._store_id

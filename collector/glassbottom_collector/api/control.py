@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import grpc
 from glassbottom.wire.v1 import control_pb2, control_pb2_grpc, ingest_pb2
@@ -16,6 +16,8 @@ from ..errors import StorageError
 from ..model.live import CommandAnswer, LiveInstances
 from ..model.process import Span
 from ..storage import Reader
+from .captures import CaptureAnswers
+from .errors import answering, streaming
 
 TIMEOUT_S_DEFAULT = 30.0
 TIMEOUT_S_MAX = 300.0
@@ -35,9 +37,16 @@ _OUTCOMES = {
 class Control(control_pb2_grpc.ControlServiceServicer):
     """Commands for agents. NOT_FOUND lists what there is; everything else is an outcome per process."""
 
-    def __init__(self, live: LiveInstances, reader: Reader, clock_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self,
+        live: LiveInstances,
+        reader: Reader,
+        captures: CaptureAnswers,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
         self._live = live
         self._reader = reader
+        self._captures = captures
         self._clock_ns = clock_ns
 
     async def TakeSnapshot(  # noqa: N802 - named in the schema
@@ -64,6 +73,44 @@ class Control(control_pb2_grpc.ControlServiceServicer):
             connected, _timeout_s(context.time_remaining()), " ".join(request.label.split())
         )
         return control_pb2.TakeSnapshotResponse(outcomes=[_outcome(answer) for answer in answers])
+
+    @streaming
+    async def Capture(  # noqa: N802
+        self,
+        request: control_pb2.CaptureRequest,
+        context: grpc.aio.ServicerContext[control_pb2.CaptureRequest, control_pb2.CaptureResponse],
+    ) -> AsyncIterator[control_pb2.CaptureResponse]:
+        """Orders a capture and tells how it goes until it has ended."""
+        async for response in self._captures.capture(request, context.peer()):
+            yield response
+
+    @answering
+    async def ListCaptures(  # noqa: N802
+        self,
+        request: control_pb2.ListCapturesRequest,
+        _context: grpc.aio.ServicerContext[control_pb2.ListCapturesRequest, control_pb2.ListCapturesResponse],
+    ) -> control_pb2.ListCapturesResponse:
+        """What was ever asked for, the latest first."""
+        return self._captures.list(request)
+
+    @streaming
+    async def ReadCapture(  # noqa: N802
+        self,
+        request: control_pb2.ReadCaptureRequest,
+        _context: grpc.aio.ServicerContext[control_pb2.ReadCaptureRequest, control_pb2.ReadCaptureResponse],
+    ) -> AsyncIterator[control_pb2.ReadCaptureResponse]:
+        """The file of a stored capture, in pieces."""
+        async for piece in self._captures.read(request):
+            yield piece
+
+    @answering
+    async def CancelCapture(  # noqa: N802
+        self,
+        request: control_pb2.CancelCaptureRequest,
+        context: grpc.aio.ServicerContext[control_pb2.CancelCaptureRequest, control_pb2.CancelCaptureResponse],
+    ) -> control_pb2.CancelCaptureResponse:
+        """Calls off a capture that has not ended."""
+        return await self._captures.cancel(request, context.peer())
 
     async def _missing(self, request: control_pb2.TakeSnapshotRequest) -> str:
         connected = [live for live in self._live.instances() if live.connected]

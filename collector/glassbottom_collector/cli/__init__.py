@@ -28,6 +28,8 @@ COMMANDS = {
     "findings": "Show everything that looks wrong with a service, in one list.",
     "flame": "Draw a flame graph of CPU time, wall time or memory.",
     "heap": "Read a heap dump: who holds memory, and by which path.",
+    "dump": "Look deeply into one process: its heap, its threads, its allocator.",
+    "captures": "List captures that were asked for, fetch a file, call one off.",
     "watch": "Watch one service live, on the whole screen.",
     "services": "List services, their processes and what they hold.",
     "status": "Show the collector's health, and what every agent costs and lost.",

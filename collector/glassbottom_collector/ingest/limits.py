@@ -126,6 +126,8 @@ class IngestCounters(Counter[str]):
         "sessions_silent_total",
         "rate_delays_total",
         "commands_sent_total",
+        "capture_pieces_total",
+        "capture_pieces_refused_total",
     )
 
     def __init__(self) -> None:

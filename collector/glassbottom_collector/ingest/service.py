@@ -20,6 +20,7 @@ from ..config import IngestConfig
 from ..errors import BadRequest, StorageError, StorageFull
 from ..model.heap import HeapSnapshot
 from ..storage import BYTES_PER_BATCH, BatchKey, Content, Writer, bytes_held, definitions_in, rows_in
+from .captures import CaptureRelay
 from .checks import Malformed
 from .decode import body_of, heap_of, metrics_of, process_of, statistics_of
 from .decode_time import observations_of, operations_of, profile_of, tasks_of
@@ -55,6 +56,7 @@ class Ingest(ingest_pb2_grpc.IngestServiceServicer):
         registry: Registry,
         limits: IngestConfig,
         counters: IngestCounters,
+        captures: CaptureRelay,
         full: Callable[[], str] = str,
         clock_ns: Callable[[], int] = time.time_ns,
         clock_s: Callable[[], float] = time.monotonic,
@@ -63,6 +65,7 @@ class Ingest(ingest_pb2_grpc.IngestServiceServicer):
         self._registry = registry
         self._limits = limits
         self._counters = counters
+        self._captures = captures
         self._full = full
         self._clock_ns = clock_ns
         self._clock_s = clock_s
@@ -230,8 +233,12 @@ class Ingest(ingest_pb2_grpc.IngestServiceServicer):
                     self._counters["heartbeats_malformed_total"] += 1
             case "command_result":
                 command = connection.commands.get(request.command_result.id)
-                if command is not None and not command.result.done():
+                if command is None:
+                    await self._captures.result(connection, request.command_result)
+                elif not command.result.done():
                     command.result.set_result(request.command_result)
+            case "capture_chunk":
+                await self._captures.chunk(connection, request.capture_chunk)
             case "hello":
                 connection.end(grpc.StatusCode.INVALID_ARGUMENT, "Hello comes once, as the first message.")
             case _:
