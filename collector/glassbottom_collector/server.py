@@ -20,12 +20,20 @@ from typing import Any
 
 import grpc
 import uvloop
-from glassbottom.wire.v1 import control_pb2_grpc, ingest_pb2_grpc, query_pb2_grpc, snapshots_pb2_grpc
+from glassbottom.wire.v1 import (
+    control_pb2_grpc,
+    heapdump_pb2_grpc,
+    ingest_pb2_grpc,
+    query_pb2_grpc,
+    snapshots_pb2_grpc,
+)
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from . import __version__
 from .api.captures import CaptureAnswers
 from .api.control import Control
+from .api.heapdump import HeapDumps
+from .api.heapdump_cache import StoredDumps
 from .api.query import Query
 from .api.snapshots import Snapshots
 from .captures import CaptureStore
@@ -75,6 +83,7 @@ class Collector:
     registry: Registry
     captures: CaptureStore
     relay: CaptureRelay
+    dumps: StoredDumps
     health: Any  # grpc_health.v1.health.aio.HealthServicer, which its stubs do not know
 
     async def stop(self) -> None:
@@ -103,11 +112,12 @@ async def start(config: CollectorConfig, store: EmbeddedStore, clock_ns: Callabl
     registry = Registry(counters, clock_ns)
     captures = CaptureStore(config.storage.path / "captures", config.captures, clock_ns)
     relay = CaptureRelay(captures, registry, counters, clock_ns)
+    dumps = StoredDumps(captures)
     ingest = Ingest(store.writer, registry, config.ingest, counters, relay, store.full, clock_ns)
 
     def statistics() -> StoreStatistics:
         stored = store.statistics()
-        values = {**stored.values, **ingest.statistics(), **captures.statistics()}
+        values = {**stored.values, **ingest.statistics(), **captures.statistics(), **dumps.statistics()}
         return StoreStatistics(values, stored.problems)
 
     server = grpc.aio.server(options=_OPTIONS)
@@ -119,6 +129,7 @@ async def start(config: CollectorConfig, store: EmbeddedStore, clock_ns: Callabl
         Query(store.reader, registry, statistics, clock_ns(), clock_ns), server
     )
     snapshots_pb2_grpc.add_SnapshotServiceServicer_to_server(Snapshots(store.reader, clock_ns), server)
+    heapdump_pb2_grpc.add_HeapDumpServiceServicer_to_server(HeapDumps(dumps), server)
     health_servicer: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     address = _listen(server, config.listen)
@@ -126,7 +137,7 @@ async def start(config: CollectorConfig, store: EmbeddedStore, clock_ns: Callabl
         await health_servicer.set(service, _serving(True))
     relay.start()
     await server.start()
-    return Collector(address, server, store, ingest, registry, captures, relay, health_servicer)
+    return Collector(address, server, store, ingest, registry, captures, relay, dumps, health_servicer)
 
 
 def run(config: CollectorConfig) -> int:

@@ -58,11 +58,12 @@ class CollectorThread:
         self.ask(wait(), timeout_s + 5.0)
 
     def statistics(self) -> dict[str, float]:
-        """Of ingest, store and captures."""
+        """Of ingest, store, captures and heap dumps."""
         parts = (
             self.store.statistics().values,
             self.collector.ingest.statistics(),
             self.collector.captures.statistics(),
+            self.collector.dumps.statistics(),
         )
         return {name: value for part in parts for name, value in part.items()}
 

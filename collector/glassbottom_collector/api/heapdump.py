@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 from glassbottom.wire.v1 import heapdump_pb2, heapdump_pb2_grpc
 
 from .errors import answering
-from .heapdump_query import Dumps, HeapDumpAnswers
+from .heapdump_cache import IDLE_S, StoredDumps
+from .heapdump_query import HeapDumpAnswers
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -23,8 +24,10 @@ Response = TypeVar("Response")
 class HeapDumps(heapdump_pb2_grpc.HeapDumpServiceServicer):
     """Everything a person can ask about a heap dump. Errors: see heapdump.proto."""
 
-    def __init__(self, dumps: Dumps) -> None:
+    def __init__(self, dumps: StoredDumps) -> None:
+        self._dumps = dumps
         self._answers = HeapDumpAnswers(dumps)
+        self._idle: asyncio.TimerHandle | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="glassbottom-heapdump")
 
     @answering
@@ -63,4 +66,13 @@ class HeapDumps(heapdump_pb2_grpc.HeapDumpServiceServicer):
         return await self._in_turn(self._answers.compare, request)
 
     async def _in_turn(self, answer: Callable[[Request], Response], request: Request) -> Response:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, answer, request)
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._thread, answer, request)
+        finally:
+            if self._idle is not None:
+                self._idle.cancel()
+            self._idle = loop.call_later(IDLE_S + 1, self._let_idle_go)
+
+    def _let_idle_go(self) -> None:
+        asyncio.get_running_loop().run_in_executor(self._thread, self._dumps.let_idle_go)
