@@ -126,7 +126,7 @@ async def start(config: CollectorConfig, store: EmbeddedStore, clock_ns: Callabl
         Control(registry, store.reader, CaptureAnswers(registry, relay, captures, clock_ns), clock_ns), server
     )
     query_pb2_grpc.add_QueryServiceServicer_to_server(
-        Query(store.reader, registry, statistics, clock_ns(), clock_ns), server
+        Query(store.reader, registry, statistics, clock_ns(), clock_ns, dumps), server
     )
     snapshots_pb2_grpc.add_SnapshotServiceServicer_to_server(Snapshots(store.reader, clock_ns), server)
     heapdump_pb2_grpc.add_HeapDumpServiceServicer_to_server(HeapDumps(dumps), server)

@@ -14,6 +14,8 @@ from ..model.process import Span
 from ..storage import Reader
 from . import heap_views, leak_view, profile_view, timeline_view
 from .heap_views import Names
+from .heapdump_cache import StoredDumps
+from .leak_join import LeakJoin
 from .selection import SECOND_NS, heap_at, instance_of, limit_of, no_route, no_service, range_of
 
 LIMIT = 20
@@ -23,11 +25,12 @@ RESIDENT_S = 600
 
 
 class HeapAnswers:
-    """Raises NotFound, BadRequest, and what the reader raises. clock_ns: now."""
+    """Raises NotFound, BadRequest, and what the reader raises. clock_ns: now. dumps: None where none are stored."""
 
-    def __init__(self, reader: Reader, clock_ns: Callable[[], int]) -> None:
+    def __init__(self, reader: Reader, clock_ns: Callable[[], int], dumps: StoredDumps | None = None) -> None:
         self._reader = reader
         self._clock_ns = clock_ns
+        self._join = LeakJoin(reader, dumps)
 
     def top(self, request: query_pb2.TopRequest) -> query_pb2.TopResponse:
         """Who holds memory at a moment."""
@@ -134,6 +137,8 @@ class HeapAnswers:
             limit=limit_of(request.limit, LIMIT),
             progress=tell,
         )
+        tell("Looking for who holds it", 0, 0)
+        report = self._join.joined(report, service)
         end_ns = report.covered.to_ns if report.covered is not None else within.to_ns
         states = self._reader.heap_at(service, end_ns, instance_id)
         names = names_of(self._reader, states, [stack for finding in report.findings for stack in finding.stacks])

@@ -21,6 +21,7 @@ from ..model.live import LiveInstances
 from ..storage import Reader, StoreStatistics
 from .errors import answering, streaming
 from .heap_query import HeapAnswers
+from .heapdump_cache import StoredDumps
 from .instances import services, status
 from .selection import range_of
 from .time_query import TimeAnswers
@@ -35,6 +36,7 @@ class Query(query_pb2_grpc.QueryServiceServicer):
     """Everything a person can ask. Errors: see query.proto.
 
     statistics: the store's and ingest's counters, asked for on each Status call, from a thread. clock_ns: now.
+    dumps: heap dumps that say who holds what leaks; None where none are stored.
     """
 
     def __init__(
@@ -44,13 +46,14 @@ class Query(query_pb2_grpc.QueryServiceServicer):
         statistics: Callable[[], StoreStatistics],
         started_at_ns: int,
         clock_ns: Callable[[], int] = time.time_ns,
+        dumps: StoredDumps | None = None,
     ) -> None:
         self._reader = reader
         self._live = live
         self._statistics = statistics
         self._started_at_ns = started_at_ns
         self._clock_ns = clock_ns
-        self._heap = HeapAnswers(reader, clock_ns)
+        self._heap = HeapAnswers(reader, clock_ns, dumps)
         self._time = TimeAnswers(reader, clock_ns)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="glassbottom-query")
 
