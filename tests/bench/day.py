@@ -190,13 +190,16 @@ def main() -> int:
     statistics = watched["status"]["statistics"]
     settled, end = growth_mb(watched["sizes"], seconds)
     settled_unwatched, end_unwatched = growth_mb(unwatched["sizes"], seconds)
-    growth = (end - settled) - (end_unwatched - settled_unwatched)
+    # What CPython keeps is so much for each name, and the two did not make the same number of them.
+    names, names_unwatched = watched["names"], unwatched["names"]
+    growth = (end - settled) - (end_unwatched - settled_unwatched) * names / names_unwatched
     missing = bounds_without_counter(statistics)
     for name, value in sorted(statistics.items()):
         print(f"{name:>48}  {value:g}")
     result = {
         "hours": round(seconds * FASTER / 3600, 1),
-        "names_made": watched["names"],
+        "names_made": names,
+        "names_made_unwatched": names_unwatched,
         "resident_mb": [round(settled, 1), round(end, 1)],
         "resident_mb_unwatched": [round(settled_unwatched, 1), round(end_unwatched, 1)],
         "growth_mb": round(growth, 2),
