@@ -161,6 +161,9 @@ def leak_report() -> query_pb2.LeakReport:
                 ],
                 would_change="A flat stretch of 5 minutes under the same load.",
                 instance_ids=[INSTANCE, OTHER_INSTANCE],
+                holder="app.ws.HANDLERS dict -> list[18 204] -> bound method -> Session",
+                first_seen_ns=AT_NS - 86_400 * SECOND_NS,
+                first_seen_version="1.4.2",
             ),
             query_pb2.LeakFinding(
                 verdict=query_pb2.VERDICT_GROWING,

@@ -21,7 +21,7 @@ from .diff import add_rule_hits
 from .exits import CliError, Exit
 from .formats.table import Cell, Column, Place, Report
 from .places import place
-from .text import count, duration, interval, rate, size_with_error
+from .text import count, duration, interval, moment, rate, size_with_error
 from .timespec import SECOND_NS, add_range_arguments, range_ns
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ def _report(answer: query_pb2.LeakReport, verdicts: list[str], service: str) -> 
                 Column("HOLDS", beneath="WHERE"),
                 Column("ROUTES", beneath="WHERE", label="for "),
                 Column("ALLOCATES IN", beneath="WHERE"),
+                Column("HELD BY", beneath="WHERE", label="held by "),
             ],
             [_row(finding, verdict) for finding, verdict in zip(answer.findings, verdicts, strict=True)],
         )
@@ -120,6 +121,7 @@ def _row(finding: query_pb2.LeakFinding, verdict: str) -> list[Cell | str | Plac
         ranking.types(finding.site),
         ranking.routes(finding.site),
         place(finding.site.frame) if finding.HasField("application_frame") else "",
+        finding.holder,
     ]
 
 
@@ -154,6 +156,9 @@ def _explain(report: Report, finding: query_pb2.LeakFinding, verdict: str) -> No
         report.line(f"  {'+' if each.supports_leak else '-'} {each.name}: {each.sentence}", hanging=4)
     if finding.site.routes:
         report.line(f"  allocated for {ranking.routes(finding.site)}", hanging=4)
+    if finding.first_seen_ns:
+        version = f", in version {finding.first_seen_version}" if finding.first_seen_version else ""
+        report.line(f"  first seen {moment(finding.first_seen_ns)}{version}", hanging=4)
     if finding.would_change:
         report.line(f"  would change: {finding.would_change}", hanging=4)
 

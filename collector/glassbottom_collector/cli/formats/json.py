@@ -260,6 +260,9 @@ def _finding(finding: query_pb2.LeakFinding) -> Document:
         "would_change": finding.would_change,
         "instance_ids": list(finding.instance_ids),
         "application_frame": frame(finding.application_frame) if finding.HasField("application_frame") else None,
+        "holder": finding.holder or None,
+        "first_seen_at": when(finding.first_seen_ns),
+        "first_seen_version": finding.first_seen_version or None,
     }
 
 
