@@ -47,7 +47,7 @@ class HeapDump:
             at_ns=_whole(info.get("at_ns")),
             python_version=str(info.get("python", "")),
             objects=heap.objects,
-            references=heap.edges,
+            references=int(heap.offsets[heap.objects]),
             size=heap.size,
             types=len(heap.type_names),
             pause_ns=_whole(info.get("pause_ns")),
