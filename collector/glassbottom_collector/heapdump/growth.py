@@ -35,7 +35,7 @@ class _Sums:
 def growth(before: Heap, after: Heap, limit: int) -> list[Growth]:
     """Most bytes first."""
     paths = _Paths(before, after)
-    rows = [row for owner, grown in paths.owners() for row in paths.rows(owner, grown)]
+    rows = [row for owner, parts in paths.owners() for row in paths.rows(owner, parts)]
     return sorted(rows, key=lambda row: (row.size_before - row.size_after, row.path, row.type_name))[:limit]
 
 
@@ -74,27 +74,31 @@ class _Paths:
         return self._children[self._offsets[path] : self._offsets[path + 1]]
 
     def owners(self) -> Iterator[tuple[int, list[int]]]:
-        """(path, its children below which what grew is its own): from the roots down, none below another."""
+        """(path, its children that count as part of it): from the roots down, no path below two of them."""
         rising = self.growth[self.children(0)]
         least = max(BYTES_MIN, SHARE_MIN * float(rising[rising > 0].sum()))
-        pending = [0]
+        pending = self.children(0)[rising >= least].tolist()
         while pending:
             path = pending.pop()
             children = self.children(path)
-            children = children[self.growth[children] >= least]
-            more = self.more[children]
-            is_own = (more > max(int(self.more[path]), 0)) & ((more >= 2) | self._is_container(path))
-            grown = children[is_own].tolist() if path else []
-            left = int(self.growth[path]) - int(self.growth[children].sum())
-            if grown or (path and self.own[path] >= least) or (path and left >= least and not len(children)):
-                # What many small children add up to is theirs too.
-                yield path, grown or []
-            pending.extend(children[~is_own].tolist() if path else children.tolist())
+            is_large = self.growth[children] >= least
+            large = children[is_large]
+            more = self.more[large] > max(int(self.more[path]), 0)
+            container = self._is_container(path)
+            if container and more.any():
+                yield path, children.tolist()
+                continue
+            grown = large[more & (self.more[large] >= 2)]
+            # What it has itself, and what many small children add up to.
+            rest = int(self.growth[path]) - int(self.growth[large].sum())
+            if len(grown) or rest >= least:
+                yield path, [*grown.tolist(), *(children[~is_large].tolist() if rest >= least else ())]
+            pending.extend(np.setdiff1d(large, grown).tolist())
 
-    def rows(self, path: int, grown: list[int]) -> Iterator[Growth]:
+    def rows(self, path: int, parts: list[int]) -> Iterator[Growth]:
         """What grew below a path, by type, most first; entries are those of the path's own objects."""
         by_type: dict[str, list[int]] = {}
-        pending = list(grown)
+        pending = list(parts)
         self._add(by_type, path)
         while pending:
             below = pending.pop()
