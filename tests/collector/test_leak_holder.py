@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pytest
-from glassbottom_collector.leaks.holder import Held, holder_by_growth, holder_in
+from glassbottom_collector.leaks.holder import Held, constructed, container_of, holder_by_growth, holder_in
+from glassbottom_collector.model.code import Frame
 from glassbottom_collector.model.heapdump import Growth, HeapObject, HolderPath
 
 pytestmark = pytest.mark.once
@@ -93,3 +94,47 @@ def test_growth_at_another_pace_is_somebody_elses() -> None:
     rows = [growth("app.ws.HANDLERS", "app.ws.Session", 0, 100)]
 
     assert holder_by_growth([SESSION], objects_per_second=20.0, growth=rows, seconds=300.0) is None
+
+
+@pytest.mark.parametrize(
+    ("functions", "found"),
+    [
+        (["Session.__init__", "connect"], "Session"),
+        (["dict.update", "make.<locals>.Session.__post_init__", "connect"], "make.<locals>.Session"),
+        (["connect", "main"], None),
+        (["a", "b", "c", "d", "App.__init__"], None),
+    ],
+)
+def test_what_a_constructor_allocates_belongs_to_an_object_of_its_class(
+    functions: list[str], found: str | None
+) -> None:
+    """The table of an instance's attributes is no object, and yet there is one for each instance."""
+    held = [Held("<dict keys>", 2e6, 9_000.0), Held("bytes", 1e6, 3_000.0)]
+
+    more = constructed(held, [Frame(name, "/srv/app.py", 1) for name in functions])[2:]
+
+    assert [(each.type_name, each.live_objects) for each in more] == ([(found, 9_000.0)] if found else [])
+
+
+def test_the_class_of_a_constructor_is_found_whatever_its_module_is_called() -> None:
+    held = constructed([Held("<dict keys>", 2e6, 9_000.0)], [Frame("Session.__init__", "/srv/app/ws.py", 3)])
+    rows = [growth("app.ws.HANDLERS", "app.ws.Session", 0, 6_000)]
+
+    assert holder(held, held_by(Session=[path("app.ws.HANDLERS", 9_100)])) == "app.ws.HANDLERS"
+    grown = holder_by_growth(held, objects_per_second=20.0, growth=rows, seconds=300.0)
+    assert grown is not None
+    assert grown.fit == pytest.approx(1.0)
+
+
+def test_one_large_block_is_the_table_of_the_container_of_its_size() -> None:
+    """A list of numbers that everybody has is no object more, and yet it grows."""
+    objects = [HeapObject(number, "list", size, size, 1, "") for number, size in enumerate((900, 4_100_000, 64))]
+
+    found = container_of([Held("<buffer>", 4_000_000.0, 1.0)], lambda: objects)
+
+    assert found is not None
+    assert found[0].size == 4_100_000
+    assert container_of([Held("<buffer>", 400_000.0, 1.0)], lambda: objects) is None, "of another size"
+    assert container_of([Held("<buffer>", 4_000_000.0, 900.0)], lambda: objects) is None, "many small ones"
+    mostly_objects = [Held("<buffer>", 4_000_000.0, 1.0), Held("bytes", 9_000_000.0, 10.0)]
+    assert container_of(mostly_objects, lambda: objects) is None

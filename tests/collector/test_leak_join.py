@@ -16,6 +16,7 @@ from glassbottom_collector.model.heap import Definitions
 from glassbottom_collector.model.leak import LeakFinding, LeakKind, LeakReport, Rate, Verdict
 from glassbottom_collector.model.process import Process
 
+from tests.support.heap_dump_file import DumpFile
 from tests.support.memory_reader import MemoryReader
 from tests.support.query_store import HANDLER, STACKS, START, A, B, at, snapshot
 from tests.support.stored_dumps import captures, chat, put
@@ -174,3 +175,20 @@ def test_a_dump_too_large_to_wait_for_is_named_instead_unless_it_is_loaded_alrea
 
     dumps.find_by_id(name)
     assert join.joined(report(finding()), "shop").findings[0].holder != ""
+
+
+def test_the_table_of_a_container_that_grows_is_found_by_its_size(reader: MemoryReader, store: CaptureStore) -> None:
+    """A hundred thousand numbers that everybody shares: all that grows is the list."""
+    dump = DumpFile(service="shop", instance_id=A, at_ns=at(90))
+    dump.module("app.log", SEEN=dump.list(size=420_000), OTHER=dump.list(size=900))
+    put(store, "c1", dump.bytes(), at_ns=at(90), instance_id=A)
+    taken = snapshot(A, 90.0, {"message": 400_000.0})
+    kinds = np.full(2, type_id("<buffer>"), dtype=np.uint64)
+    one_block = replace(taken.types, type=kinds, live_objects=np.array([0.7, 0.3]))
+    reader.define(Definitions({}, {}, {type_id("<buffer>"): "<buffer>"}))
+    reader.add_snapshot(replace(taken, types=one_block))
+
+    found = joined(reader, store, finding())
+
+    assert found.holder == "app.log.SEEN list[0]"
+    assert found.evidence[0].sentence.startswith("The table of app.log.SEEN list[0] is as large as the block")

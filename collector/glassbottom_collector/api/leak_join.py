@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ..errors import CollectorError
 from ..heapdump import HeapDump, diff
-from ..leaks.holder import Held, Holder, holder_by_growth, holder_in
+from ..leaks.holder import Held, Holder, constructed, container_of, holder_by_growth, holder_in
 from ..model.capture import CaptureRow
+from ..model.code import Frame
 from ..model.heap import HeapState
-from ..model.heapdump import Growth
+from ..model.heapdump import Growth, HeapObject, HolderPath
 from ..model.leak import Evidence, LeakFinding, LeakKind, LeakReport, Verdict
 from ..model.process import Span
 from ..storage import Reader
@@ -29,7 +30,13 @@ FILE_BYTES_MAX = 400_000_000
 APART_S_MIN = 30.0
 """Dumps closer together than that show what was in flight rather than what grew."""
 GROWTH_ROWS = 200
-HOLDERS = 20
+CONTAINERS = ("dict", "list", "set", "bytearray", "collections.deque", "collections.OrderedDict")
+"""What has a table of its own that grows."""
+CANDIDATES = 50
+"""Of each of these, those that retain most."""
+FINDINGS_MAX = 10
+"""So many of the worst are looked for: each takes some passes over the dump."""
+HOLDERS = 10
 """Ways to the objects of a type that are compared with what a site holds."""
 
 _log = logging.getLogger(__name__)
@@ -93,7 +100,17 @@ class LeakJoin:
             )
             return list(findings), (note,)
         look = self._look(captures, service, dumps)
-        return [look.at(finding) if _has_holder(finding) else finding for finding in findings], ()
+        found = list(findings)
+        for number in [number for number, each in enumerate(findings) if _has_holder(each)][:FINDINGS_MAX]:
+            found[number] = look.at(found[number], self._path(found[number]))
+        return found, ()
+
+    def _path(self, finding: LeakFinding) -> list[Frame]:
+        """The call path that holds most, innermost first."""
+        stacks = self._reader.stacks(finding.stacks[:1])
+        frames = [frame for stack in stacks.values() for frame in stack.frames]
+        known = self._reader.frames(frames)
+        return [known[frame] for frame in frames if frame in known]
 
     def _look(self, captures: Sequence[CaptureRow], service: str, dumps: StoredDumps) -> _Look:
         """captures: those that fit, newest first."""
@@ -124,31 +141,56 @@ class _Look:
     kinds: Mapping[int, str]
     seconds: float
     growth: Sequence[Growth]
+    _holders: dict[str, Sequence[HolderPath]] = field(default_factory=dict)
 
-    def at(self, finding: LeakFinding) -> LeakFinding:
-        """The finding with its holder, if one fits."""
+    def at(self, finding: LeakFinding, path: Sequence[Frame]) -> LeakFinding:
+        """The finding with its holder, if one fits. path: the call path of its site, innermost first."""
         if self.capture.instance_id not in finding.instance_ids:
             return finding
         shares = type_shares(self.states, set(finding.stacks), Names({}, {}, self.kinds))
         held = [Held(share.type, share.live_bytes, share.live_objects) for share in shares]
+        wanted = constructed(held, path)
         # The rate is that of all processes in which it grows.
         rate = finding.objects_rate.per_second / len(finding.instance_ids)
-        holder = holder_by_growth(held, rate, self.growth, self.seconds) if self.growth else None
-        holder = holder or holder_in(held, lambda name: self.dump.holders(name, HOLDERS))
-        if holder is None:
+        holder = holder_by_growth(wanted, rate, self.growth, self.seconds) if self.growth else None
+        holder = holder or holder_in(wanted, self._holders_of)
+        if holder is not None:
+            return replace(finding, holder=holder.text, evidence=(*finding.evidence, self._evidence(holder)))
+        return self._at_container(finding, held)
+
+    def _holders_of(self, type_name: str) -> Sequence[HolderPath]:
+        """Several sites hold the same types."""
+        if type_name not in self._holders:
+            self._holders[type_name] = self.dump.holders(type_name, HOLDERS)
+        return self._holders[type_name]
+
+    def _at_container(self, finding: LeakFinding, held: Sequence[Held]) -> LeakFinding:
+        """The finding with the path to the container whose own table it is."""
+
+        def largest() -> list[HeapObject]:
+            return [each for name in CONTAINERS for each in self.dump.largest(CANDIDATES, name)]
+
+        found = container_of(held, largest)
+        paths = self.dump.paths(address=found[0].address, limit=1) if found is not None else []
+        if found is None or not paths:
             return finding
-        return replace(finding, holder=holder.text, evidence=(*finding.evidence, self._evidence(holder)))
+        text = str(paths[0])
+        sentence = f"The table of {text} is as large as the block that this line has allocated ({self._named()})."
+        return replace(finding, holder=text, evidence=(*finding.evidence, Evidence("holder", True, sentence)))
 
     def _evidence(self, holder: Holder) -> Evidence:
-        summary = self.dump.summary()
-        cut = "" if summary.complete else ", which was cut short"
         agree = "about as many" if holder.fit > 0.5 else "a like number"
         return Evidence(
             "holder",
             True,
             f"{holder.text} keeps {holder.objects} {holder.type_name}, and the sampler expects {agree} "
-            f"(heap dump {self.capture.id[:8]} of {moment(summary.at_ns)}{cut}).",
+            f"({self._named()}).",
         )
+
+    def _named(self) -> str:
+        summary = self.dump.summary()
+        cut = "" if summary.complete else ", which was cut short"
+        return f"heap dump {self.capture.id[:8]} of {moment(summary.at_ns)}{cut}"
 
 
 def _has_holder(finding: LeakFinding) -> bool:

@@ -7,6 +7,9 @@ that moment. A class of one's own says more than `dict` or `bytes`, of which a p
 have allocated. With two dumps of the process, what grew between them is compared with how fast the site grows, which a
 holder that is merely large does not fit.
 
+Blocks that are no objects have no type to look for. Those of a constructor belong to an object of its class; one large
+block is the memory of a container, which is looked for by its size.
+
 Pure: dumps are asked through functions.
 """
 
@@ -15,7 +18,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from ..model.heapdump import Growth, HolderPath
+from ..model.code import Frame
+from ..model.heapdump import Growth, HeapObject, HolderPath
 
 TYPES_MAX = 6
 """Types of a site that are looked for, those with most bytes first."""
@@ -24,15 +28,31 @@ FIT_MIN = 0.25
 leak is certain."""
 PLAIN_WEIGHT = 0.5
 """Of a type that anybody allocates, against one of the application or a library."""
+FRAMES_LOOKED_AT = 4
+"""How far from the line that allocates a constructor may be that it works for."""
+BLOCKS_MAX = 3.0
+"""More blocks than that are those of many objects, not the table of one."""
+BLOCK_FIT_MIN = 0.6
+"""Tables grow in steps of an eighth to a half; a sampled block of their size is known exactly."""
+_CONSTRUCTORS = ("__init__", "__new__", "__post_init__")
 
 
 @dataclass(frozen=True)
 class Held:
-    """What a site holds of one type in one process, as the sampler estimates it."""
+    """What a site holds of one type in one process, as the sampler estimates it.
+
+    type_name: a word of the sampler's own such as <buffer> for blocks that are no objects.
+    """
 
     type_name: str
     live_bytes: float
     live_objects: float
+    weight: float = 0.0
+
+    @property
+    def is_object(self) -> bool:
+        """Whether a dump may have it."""
+        return not self.type_name.startswith("<")
 
 
 @dataclass(frozen=True)
@@ -43,6 +63,21 @@ class Holder:
     type_name: str
     objects: int
     fit: float
+
+
+def constructed(held: Iterable[Held], path: Sequence[Frame]) -> list[Held]:
+    """The same, and objects of the class whose constructor allocates, when one does.
+
+    path: of the site, innermost first. There are as many of the class as of what each of them has most of.
+    """
+    found = list(held)
+    objects = max((each.live_objects for each in found), default=0.0)
+    for frame in path[:FRAMES_LOOKED_AT]:
+        name, _, method = frame.function.rpartition(".")
+        if name and method in _CONSTRUCTORS:
+            whole = sum(each.live_bytes for each in found)
+            return [*found, Held(name, whole, objects, 1.0)]
+    return found
 
 
 def holder_in(held: Iterable[Held], holders: Callable[[str], Sequence[HolderPath]]) -> Holder | None:
@@ -65,13 +100,13 @@ def holder_by_growth(
     objects_per_second: growth of the site in that process.
     """
     held = list(held)
-    whole = sum(each.live_objects for each in held)
+    whole = sum(each.live_objects for each in held if not each.weight)
     best: tuple[float, Holder] | None = None
     for each in _worth_looking_for(held):
         expected = objects_per_second * seconds * each.live_objects / whole if whole else 0.0
         for row in growth:
             grown = row.objects_after - row.objects_before
-            if row.type_name.removeprefix("builtins.") != each.type_name or grown <= 0:
+            if not _same_type(row.type_name, each.type_name) or grown <= 0:
                 continue
             fit = _agreement(expected, grown)
             weight = fit * _weight(each)
@@ -80,9 +115,23 @@ def holder_by_growth(
     return None if best is None else best[1]
 
 
+def container_of(held: Sequence[Held], largest: Callable[[], Sequence[HeapObject]]) -> tuple[HeapObject, float] | None:
+    """The object whose own memory is as large as the one block that a site holds, and how well it agrees; or None.
+
+    largest: objects with a size of their own to choose among.
+    """
+    blocks = [each for each in held if not each.is_object]
+    size, count = sum(each.live_bytes for each in blocks), sum(each.live_objects for each in blocks)
+    if not size or count > BLOCKS_MAX or size < sum(each.live_bytes for each in held) / 2:
+        return None
+    best = max(largest(), key=lambda each: _agreement(size, each.size), default=None)
+    if best is None or (fit := _agreement(size, best.size)) < BLOCK_FIT_MIN:
+        return None
+    return best, fit
+
+
 def _worth_looking_for(held: Iterable[Held]) -> list[Held]:
-    """Types that a dump has objects of: not the sampler's own words such as <buffer> for blocks that are none."""
-    found = [each for each in held if not each.type_name.startswith("<") and each.live_objects > 0]
+    found = [each for each in held if each.is_object and each.live_objects > 0]
     return sorted(found, key=lambda each: -each.live_bytes)[:TYPES_MAX]
 
 
@@ -92,4 +141,10 @@ def _agreement(one: float, other: float) -> float:
 
 
 def _weight(held: Held) -> float:
-    return 1.0 if "." in held.type_name else PLAIN_WEIGHT
+    return held.weight or (1.0 if "." in held.type_name else PLAIN_WEIGHT)
+
+
+def _same_type(in_dump: str, wanted: str) -> bool:
+    """wanted: the whole name, or the class alone where only that is known."""
+    name = in_dump.removeprefix("builtins.")
+    return name == wanted or name.endswith(f".{wanted}")
