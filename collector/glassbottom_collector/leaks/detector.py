@@ -19,7 +19,7 @@ from ..model.heap import F64, I64, HeapSeries, SnapshotHeader
 from ..model.leak import Evidence, LeakFinding, LeakReport, Rate, Verdict
 from ..model.process import ProcessSeen, Span
 from ..storage import Reader
-from . import operations, trend, verdict
+from . import operations, process_memory, trend, verdict
 from .blocks import BLOCKS_MIN, Blocks, edges_of, pooled, reduce, widened
 from .operations import RouteGrowth
 from .rules import growth_rule_of, steepest
@@ -57,7 +57,8 @@ def find_leaks(
     tell("Reading which snapshots there are", 0, 0)
     plan = _plan(reader, service, within, instance_id)
     if not plan.headers:
-        return LeakReport((), 0, 0, None, 0.0, (), (f"No heap snapshot of {service} lies in the window.",))
+        missing = LeakReport((), 0, 0, None, 0.0, (), (f"No heap snapshot of {service} lies in the window.",))
+        return process_memory.completed(missing, reader, service, within, instance_id, lambda _finding: None, limit)
     evidence = _reduce_all(reader, service, within, instance_id, plan, tell)
     tell("Judging sites", 0, len(evidence.sites))
     found = _judge_all(evidence, include_stable, limit)
@@ -65,10 +66,11 @@ def find_leaks(
         found = _without_tests(evidence, plan, limit)
     tell("Writing the report", len(evidence.sites), len(evidence.sites))
     prices = _Prices(reader, service, evidence)
-    findings = tuple(_finding(each, evidence, prices.of(each)) for each in found[:limit])
+    pairs = [(_finding(each, evidence, prices.of(each)), each.analysis) for each in found[:limit]]
+    spans = {id(finding): _span_of(evidence, analysis) for finding, analysis in pairs}
     times = [header.at_ns for header in plan.headers]
-    return LeakReport(
-        findings=findings,
+    report = LeakReport(
+        findings=tuple(finding for finding, _ in pairs),
         sites_examined=evidence.seen,
         snapshots=len(plan.headers),
         covered=Span(min(times), max(times) + 1),
@@ -76,6 +78,17 @@ def find_leaks(
         rule_hits=tuple(steepest(growth_rule_of(plan.headers))),
         notes=_notes(plan, evidence),
     )
+    return process_memory.completed(
+        report, reader, service, within, instance_id, lambda finding: spans.get(id(finding)), limit
+    )
+
+
+def _span_of(data: _Data, analysis: int) -> Span | None:
+    """When the evidence of an analysis was taken."""
+    if analysis < 0:
+        return None
+    edges_ns = data.analyses[analysis].blocks.edges_ns
+    return Span(int(edges_ns[0]), int(edges_ns[-1]))
 
 
 # --- What to look at ---
