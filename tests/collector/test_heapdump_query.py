@@ -159,9 +159,13 @@ def test_the_whole_heap_begins_with_what_nothing_else_dominates(answers: HeapDum
 
     response = answers.retained(heapdump_pb2.RetainedObjectsRequest(dump=dump))
 
-    assert {row.depth for row in response.objects} == {1}
-    assert sum(row.retained for row in response.objects) == response.dump.size
-    assert response.objects[0].text == "app.ws module"
+    whole, *rows = response.objects
+    assert (whole.text, whole.address, whole.retained) == ("the whole heap", 0, response.dump.size)
+    assert {row.depth for row in rows} == {1}
+    assert sum(row.retained for row in rows) == response.dump.size
+    assert rows[0].text == "app.ws module"
+    (whole, _) = answers.retained(heapdump_pb2.RetainedObjectsRequest(dump=dump, limit=1)).objects
+    assert whole.children_left == len(rows) - 1
 
 
 def test_what_grew_between_two_dumps_of_one_process(answers: HeapDumpAnswers) -> None:

@@ -75,11 +75,12 @@ def path() -> heapdump_pb2.HolderPath:
 
 def tree() -> list[heapdump_pb2.DumpObject]:
     """Two levels of the dominator tree."""
-    first = thing("app.ws.HANDLERS dict[18 204]", "dict", 590 * KIB, 48 * MIB, 18_204, 1, 18_202)
+    whole = heapdump_pb2.DumpObject(text="the whole heap", retained=64 * MIB, children_left=1_400)
+    handlers = thing("app.ws.HANDLERS dict[18 204]", "dict", 590 * KIB, 48 * MIB, 18_204, 1, 18_202)
     session = thing("Session", "app.ws.Session", 56, 2_700, None, 2)
     other = thing("Session", "app.ws.Session", 56, 2_600, None, 2)
     evil = thing(EVIL.text, EVIL.type, 2 * MIB, 2 * MIB, None, 1)
-    return [first, session, other, evil]
+    return [whole, handlers, session, other, evil]
 
 
 def suspects() -> list[heapdump_pb2.HeapSuspect]:

@@ -175,10 +175,7 @@ def _tree(dump: HeapDump, address: int, depth: int, limit: int) -> Iterator[heap
     left = ROWS_MAX
     # What is still to be told, so that a deep tree needs no deep recursion.
     waiting: list[tuple[HeapObject, int]] = []
-    if address:
-        waiting.append((dump.at(address), 0))
-    else:
-        waiting.extend((each, 1) for each in reversed(dump.children(0, limit)))
+    waiting.append((dump.at(address) if address else _whole(dump), 0))
     while waiting and left:
         found, level = waiting.pop()
         left -= 1
@@ -188,6 +185,11 @@ def _tree(dump: HeapDump, address: int, depth: int, limit: int) -> Iterator[heap
             beyond = dump.children_count(found.address) - len(children)
             waiting.extend((each, level + 1) for each in reversed(children))
         yield object_message(found, level, beyond)
+
+
+def _whole(dump: HeapDump) -> HeapObject:
+    """The heap as if it were an object that holds all others."""
+    return HeapObject(address=0, type_name="", size=0, retained=dump.summary().size, length=None, text="the whole heap")
 
 
 def _doubts(before: heapdump_pb2.DumpSummary, after: heapdump_pb2.DumpSummary) -> list[str]:

@@ -255,7 +255,7 @@ def _object_row(each: heapdump_pb2.DumpObject, dump: heapdump_pb2.DumpSummary, t
         size(each.retained),
         share(each.retained, dump.size),
         size(each.size),
-        f"{each.address:#x}",
+        f"{each.address:#x}" if each.address else "",
         text,
         # "dict[18 204]" says what it is; "Session" does not say of which module.
         "" if "." not in each.type and each.type in text else each.type,

@@ -612,7 +612,7 @@ class RetainedObjectsResponse(google.protobuf.message.Message):
 
     @property
     def objects(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___DumpObject]:
-        """Every object before those below it; most retained first within one level."""
+        """Every object before those below it; most retained first within one level. The whole heap has address 0 and no type."""
 
     def __init__(
         self,
