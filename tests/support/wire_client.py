@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 import uuid
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -29,6 +30,7 @@ class Heard:
     rejects: list[ingest_pb2.Reject] = field(default_factory=list)
     throttles: list[ingest_pb2.Throttle] = field(default_factory=list)
     commands: list[ingest_pb2.Command] = field(default_factory=list)
+    capture_acks: list[ingest_pb2.CaptureAck] = field(default_factory=list)
     ended: grpc.RpcError | bool | None = None
 
 
@@ -93,7 +95,7 @@ class WireClient:
             process=self.process,
             agent_version=self.agent_version,
             codecs=[ingest_pb2.CODEC_NONE, ingest_pb2.CODEC_ZSTD],
-            commands_allowed=[ingest_pb2.COMMAND_KIND_SNAPSHOT],
+            commands_allowed=[ingest_pb2.COMMAND_KIND_SNAPSHOT, ingest_pb2.COMMAND_KIND_DUMP_HEAP],
         )
 
     def connect(self, timeout_s: float = 10.0, hello: ingest_pb2.Hello | None = None) -> ingest_pb2.Welcome:
@@ -194,6 +196,35 @@ class WireClient:
         result = ingest_pb2.CommandResult(id=command_id, outcome=outcome, reason=reason)
         self.send(ingest_pb2.SessionRequest(command_result=result))
 
+    def made(self, capture_id: str, file_bytes: int = 0, **numbers: float) -> None:
+        """Says that a capture is done, and how long its file is."""
+        made = ingest_pb2.CaptureMade(file_bytes=file_bytes, numbers=numbers)
+        done = ingest_pb2.COMMAND_OUTCOME_DONE
+        result = ingest_pb2.CommandResult(id=capture_id, outcome=done, made=made)
+        self.send(ingest_pb2.SessionRequest(command_result=result))
+
+    def send_piece(self, capture_id: str, offset: int, data: bytes, crc32: int | None = None) -> None:
+        """Sends a piece of a capture's file."""
+        chunk = ingest_pb2.CaptureChunk(
+            id=capture_id, offset=offset, data=data, crc32=zlib.crc32(data) if crc32 is None else crc32
+        )
+        self.send(ingest_pb2.SessionRequest(capture_chunk=chunk))
+
+    def wait_capture_ack(
+        self, capture_id: str, offset: int = 0, *, settled: bool = False, timeout_s: float = 10.0
+    ) -> ingest_pb2.CaptureAck:
+        """The first word on a capture, on this connection, that has at least that offset, or settles it."""
+
+        def found() -> list[ingest_pb2.CaptureAck]:
+            return [
+                ack
+                for ack in self.heard.capture_acks
+                if ack.id == capture_id and ack.settled == settled and (settled or ack.offset >= offset)
+            ]
+
+        self._wait(lambda: bool(found()), timeout_s, "CaptureAck")
+        return found()[0]
+
     def wait_ack(self, stream: int, seq: int, timeout_s: float = 10.0) -> None:
         """Returns once the batch is durable."""
         self._wait(lambda: self.heard.acked.get(stream, 0) >= seq, timeout_s, f"ack of {seq} in stream {stream}")
@@ -259,6 +290,8 @@ class WireClient:
                 heard.throttles.append(response.throttle)
             case "command":
                 heard.commands.append(response.command)
+            case "capture_ack":
+                heard.capture_acks.append(response.capture_ack)
 
     def _wait(self, done: Any, timeout_s: float, what: str) -> None:
         with self._changed:

@@ -37,7 +37,7 @@ class CaptureStore:
 
     def __init__(self, directory: Path, limits: CapturesConfig, clock_ns: Callable[[], int] = time.time_ns) -> None:
         self.limits = limits
-        self._directory = directory
+        self.directory = directory
         self._clock_ns = clock_ns
         self._lock = threading.RLock()
         self._files_deleted = 0
@@ -60,17 +60,27 @@ class CaptureStore:
             return row
 
     def change(self, capture_id: str, **changes: Any) -> CaptureRow:
-        """Records a change of a row that has not ended; the row as it then is. Raises NotFound, StorageError."""
+        """Records a change of a row that has not ended; the row as it then is. Raises NotFound, StorageError.
+
+        A capture that came to nothing has ended also when that cannot be recorded: a start finds it without an end,
+        and its lease over.
+        """
         with self._lock:
             row = self._row(capture_id)
             if row.ended:
                 return row
             changed = replace(row, **changes)
-            if changed.ended:
-                changed = replace(changed, ended_at_ns=self._clock_ns())
-            self._put(changed)
-            if changed.ended and changed.state != STORED:
-                self._unlink(self._part(changed))
+            if not changed.ended:
+                self._put(changed)
+                return changed
+            changed = replace(changed, ended_at_ns=self._clock_ns())
+            if changed.state == STORED:
+                self._put(changed)
+                return changed
+            self._unlink(self._part(changed))
+            with contextlib.suppress(StorageError):
+                self._put(changed)
+            self._audit.rows[changed.id] = changed
         return changed
 
     def get(self, capture_id: str) -> CaptureRow:
@@ -138,7 +148,7 @@ class CaptureStore:
             finally:
                 os.close(descriptor)
             if offset == 0:
-                sync_directory(self._directory)
+                sync_directory(self.directory)
         except OSError as error:
             raise _storage_error(error) from error
         with self._lock:
@@ -160,7 +170,7 @@ class CaptureStore:
                 return row
             try:
                 self._part(row).replace(self._path(row))
-                sync_directory(self._directory)
+                sync_directory(self.directory)
             except OSError as error:
                 raise _storage_error(error) from error
             row = self.change(capture_id, state=STORED)
@@ -223,7 +233,7 @@ class CaptureStore:
             raise _storage_error(error) from error
 
     def _make_room(self, file_bytes: int) -> None:
-        status = os.statvfs(self._directory)
+        status = os.statvfs(self.directory)
         free = status.f_bavail * status.f_frsize
         for row in reversed(self.list(limit=len(self._audit.rows))):
             held = sum(each.file_bytes for each in self._audit.rows.values() if each.has_file)
@@ -249,10 +259,10 @@ class CaptureStore:
             path.unlink(missing_ok=True)
 
     def _path(self, row: CaptureRow) -> Path:
-        return self._directory / f"{row.id}.{row.kind}"
+        return self.directory / f"{row.id}.{row.kind}"
 
     def _part(self, row: CaptureRow) -> Path:
-        return self._directory / f"{row.id}.{row.kind}{PART}"
+        return self.directory / f"{row.id}.{row.kind}{PART}"
 
     def _clear_left_overs(self) -> None:
         """At a start: parts of captures nobody waits for, files whose row was lost, rows whose file is gone."""
@@ -263,7 +273,7 @@ class CaptureStore:
                 self._audit.put(replace(row, deleted_at_ns=self._clock_ns()))
         wanted = {self._part(row) for row in self._audit.rows.values() if row.state == UPLOADING}
         wanted |= {self._path(row) for row in self._audit.rows.values() if row.has_file}
-        for path in self._directory.iterdir():
+        for path in self.directory.iterdir():
             if path not in wanted and not path.name.startswith("audit."):
                 self._unlink(path)
 
