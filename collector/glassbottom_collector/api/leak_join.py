@@ -25,8 +25,9 @@ from .heapdump_cache import StoredDumps
 from .selection import SECOND_NS, moment
 
 VERSION = "service.version"
-FILE_BYTES_MAX = 400_000_000
-"""A larger dump takes longer to load than a person waits for a list of leaks, unless it is loaded already."""
+FILE_BYTES_MAX = 64 * 1024 * 1024
+"""Some four million objects. A larger dump takes longer to load and to ask than a person waits for a list of leaks; one
+that is loaded already is asked all the same."""
 APART_S_MIN = 30.0
 """Dumps closer together than that show what was in flight rather than what grew."""
 GROWTH_ROWS = 200

@@ -112,11 +112,18 @@ class HeapDump:
         if not len(members):
             return []
         paths, counts = np.unique(heap.ways.paths[members], return_counts=True)
-        groups = []
-        for path in paths[np.argsort(-counts, kind="stable")][:limit]:
-            together = members[heap.ways.paths[members] == path]
-            groups.append(self.path_to(self.typical(together), len(together), self._retained_together(together)))
-        return [group for group in groups if group is not None]
+        most = paths[np.argsort(-counts, kind="stable")][:limit]
+        together = [members[heap.ways.paths[members] == path] for path in most]
+        # What each of them retains, in one pass over the tree.
+        groups = np.full(heap.nodes, NONE, dtype=np.uint32)
+        for number, nodes in enumerate(together):
+            groups[nodes] = number
+        retained = heap.retained_by(groups, len(together)).tolist()
+        found = [
+            self.path_to(self.typical(nodes), len(nodes), whole)
+            for nodes, whole in zip(together, retained, strict=True)
+        ]
+        return [each for each in found if each is not None]
 
     # ---- what the parts of the analysis share --------------------------------------------------------------------
 
@@ -250,11 +257,6 @@ class HeapDump:
         return [
             TypeTotal(names[i], int(objects[i]), int(sizes[i]), int(retained[i])) for i in order[:limit] if objects[i]
         ]
-
-    def _retained_together(self, members: U32) -> int:
-        groups = np.full(self.heap.nodes, NONE, dtype=np.uint32)
-        groups[members] = 0
-        return int(self.heap.retained_by(groups, 1)[0])
 
 
 def _whole(value: object) -> int:
