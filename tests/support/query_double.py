@@ -161,6 +161,18 @@ def leak_report() -> query_pb2.LeakReport:
                 ],
                 would_change="A flat stretch of 5 minutes under the same load.",
                 instance_ids=[INSTANCE, OTHER_INSTANCE],
+                kind=query_pb2.LEAK_KIND_REACHABLE,
+                per_operation=[
+                    query_pb2.PerOperation(
+                        operation="GET /ws",
+                        bytes=2.0 * MIB,
+                        bytes_low=1.9 * MIB,
+                        bytes_high=2.1 * MIB,
+                        objects=1300.0,
+                        operations=118,
+                        attributed=True,
+                    )
+                ],
                 holder="app.ws.HANDLERS dict -> list[18 204] -> bound method -> Session",
                 first_seen_ns=AT_NS - 86_400 * SECOND_NS,
                 first_seen_version="1.4.2",
@@ -199,6 +211,21 @@ def leak_report() -> query_pb2.LeakReport:
         total_bytes_per_second=0.11 * MIB,
         rule_hits=[rule_hit()],
         notes=["Process a1b2c3d4 restarted at 14:01:12Z; what came before is left out."],
+        forecast=query_pb2.Forecast(
+            limit="container",
+            limit_bytes=512 * MIB,
+            room_bytes=400 * MIB,
+            bytes_per_second=0.11 * MIB,
+            seconds_10=3400.0,
+            seconds_50=3600.0,
+            seconds_90=math.inf,
+            instance_ids=[INSTANCE, OTHER_INSTANCE],
+            sentence="At 113 KiB/s the 400 MiB left to the container's limit of 512 MiB last about 60 min.",
+        ),
+        memory=[
+            query_pb2.MemoryPart(name="python", first_bytes=60 * MIB, last_bytes=92 * MIB, bytes_per_second=0.11 * MIB),
+            query_pb2.MemoryPart(name="files", first_bytes=9 * MIB, last_bytes=9 * MIB),
+        ],
     )
 
 

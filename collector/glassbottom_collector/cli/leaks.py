@@ -2,7 +2,10 @@
 
 The worst first. A verdict is one of: leak (grows without bound, by every test), growing (grows, but warm-up, load or
 a bound not yet reached could explain it), unclear (the data cannot tell; it says what is missing) and stable (with
---all). Rates have their 95 % confidence interval. Exit code 3 when at least one verdict is "leak".
+--all). Beside it stands the kind: reachable (something refers to it), garbage (cycles that no collection has come to),
+native (memory outside Python) or fragmentation (free memory that allocators keep). Rates have their 95 % confidence
+interval. What stays of each operation, and when memory will be full, are told where they can be known. Exit code 3
+when at least one verdict is "leak".
 
 examples:
   glassbottom leaks --service checkout
@@ -21,7 +24,7 @@ from .diff import add_rule_hits
 from .exits import CliError, Exit
 from .formats.table import Cell, Column, Place, Report
 from .places import place
-from .text import count, duration, interval, moment, rate, size_with_error
+from .text import count, duration, interval, moment, rate, size, size_with_error
 from .timespec import SECOND_NS, add_range_arguments, range_ns
 
 if TYPE_CHECKING:
@@ -35,6 +38,10 @@ LIMIT = 20
 
 # For so many of the worst the reasons are printed; JSON has them for all.
 EXPLAINED = 3
+OPERATIONS_SHOWN = 2
+PARTS_SHOWN = 5
+# By the wire's number.
+KINDS = {1: "reachable", 2: "garbage", 3: "native", 4: "fragmentation"}
 STYLES = {"leak": "bold red", "growing": "yellow", "unclear": "cyan", "stable": "green"}
 
 
@@ -84,6 +91,7 @@ def _report(answer: query_pb2.LeakReport, verdicts: list[str], service: str) -> 
         report.table(
             [
                 Column("VERDICT"),
+                Column("KIND", beneath="VERDICT"),
                 Column("GROWTH", right=True),
                 Column("95 % INTERVAL", right=True, beneath="GROWTH"),
                 Column("OBJECTS", right=True, beneath="GROWTH"),
@@ -93,11 +101,16 @@ def _report(answer: query_pb2.LeakReport, verdicts: list[str], service: str) -> 
                 Column("ROUTES", beneath="WHERE", label="for "),
                 Column("ALLOCATES IN", beneath="WHERE"),
                 Column("HELD BY", beneath="WHERE", label="held by "),
+                Column("STAYS", beneath="WHERE", label="leaves "),
             ],
             [_row(finding, verdict) for finding, verdict in zip(answer.findings, verdicts, strict=True)],
         )
         report.line()
     report.line(_summary(answer, verdicts, service), "bold" if "leak" in verdicts else "")
+    if answer.memory:
+        report.line(f"resident: {', '.join(_part(part) for part in answer.memory[:PARTS_SHOWN])}", hanging=2)
+    if answer.HasField("forecast"):
+        report.line(f"forecast: {answer.forecast.sentence}", "bold", hanging=2)
     for finding, verdict in [pair for pair in zip(answer.findings, verdicts, strict=True) if pair[1] != "stable"][
         :EXPLAINED
     ]:
@@ -113,6 +126,7 @@ def _report(answer: query_pb2.LeakReport, verdicts: list[str], service: str) -> 
 def _row(finding: query_pb2.LeakFinding, verdict: str) -> list[Cell | str | Place]:
     return [
         Cell(verdict, STYLES[verdict]),
+        KINDS.get(finding.kind, "") if verdict != "stable" else "",
         rate(finding.bytes_per_second, signed=True),
         interval(finding.bytes_per_second_low, finding.bytes_per_second_high),
         f"{count(finding.objects_per_second, signed=True)} obj/s",
@@ -122,6 +136,7 @@ def _row(finding: query_pb2.LeakFinding, verdict: str) -> list[Cell | str | Plac
         ranking.routes(finding.site),
         place(finding.site.frame) if finding.HasField("application_frame") else "",
         finding.holder,
+        ", ".join(f"{size(each.bytes)} per {each.operation}" for each in finding.per_operation[:OPERATIONS_SHOWN]),
     ]
 
 
@@ -139,6 +154,11 @@ def _summary(answer: query_pb2.LeakReport, verdicts: list[str], service: str) ->
     )
 
 
+def _part(part: query_pb2.MemoryPart) -> str:
+    moves = f" ({rate(part.bytes_per_second, signed=True)})" if abs(part.bytes_per_second) >= 1 else ""
+    return f"{part.name} {size(part.last_bytes)}{moves}"
+
+
 def _explain(report: Report, finding: query_pb2.LeakFinding, verdict: str) -> None:
     report.line()
     report.line(f"{verdict}: {where(finding).text()}", STYLES[verdict], hanging=2)
@@ -148,9 +168,17 @@ def _explain(report: Report, finding: query_pb2.LeakFinding, verdict: str) -> No
     report.line(
         f"  {rate(finding.bytes_per_second, signed=True)} "
         f"(95 %: {interval(finding.bytes_per_second_low, finding.bytes_per_second_high)}), p = {finding.p_value:.2g}, "
-        f"in {processes} process{'' if processes == 1 else 'es'}",
+        f"in {processes} process{'' if processes == 1 else 'es'}"
+        + (f", {KINDS[finding.kind]}" if finding.kind in KINDS else ""),
         hanging=4,
     )
+    for operation in finding.per_operation:
+        report.line(
+            f"  each {operation.operation} leaves {size(operation.bytes)} "
+            f"(95 %: {size(operation.bytes_low)} to {size(operation.bytes_high)}); "
+            f"{operation.operations} ended meanwhile",
+            hanging=4,
+        )
     for each in finding.evidence:
         # + speaks for a leak, - against it.
         report.line(f"  {'+' if each.supports_leak else '-'} {each.name}: {each.sentence}", hanging=4)

@@ -27,6 +27,13 @@ VERDICTS = {
     query_pb2.VERDICT_UNCLEAR: "unclear",
 }
 
+KINDS = {
+    query_pb2.LEAK_KIND_REACHABLE: "reachable",
+    query_pb2.LEAK_KIND_GARBAGE: "garbage",
+    query_pb2.LEAK_KIND_NATIVE: "native",
+    query_pb2.LEAK_KIND_FRAGMENTATION: "fragmentation",
+}
+
 OUTCOMES = {
     ingest_pb2.COMMAND_OUTCOME_UNSPECIFIED: "failed",
     ingest_pb2.COMMAND_OUTCOME_DONE: "done",
@@ -165,6 +172,30 @@ def leaks(report: query_pb2.LeakReport, service: str, from_ns: int, to_ns: int) 
         "findings": [_finding(finding) for finding in report.findings],
         "rule_hits": _rule_hits(report.rule_hits),
         "notes": list(report.notes),
+        "forecast": _forecast(report.forecast) if report.HasField("forecast") else None,
+        "memory": [
+            {
+                "name": part.name,
+                "first_bytes": part.first_bytes,
+                "last_bytes": part.last_bytes,
+                "bytes_per_second": part.bytes_per_second,
+            }
+            for part in report.memory
+        ],
+    }
+
+
+def _forecast(forecast: query_pb2.Forecast) -> Document:
+    return {
+        "limit": forecast.limit,
+        "limit_bytes": forecast.limit_bytes or None,
+        "room_bytes": forecast.room_bytes,
+        "bytes_per_second": forecast.bytes_per_second,
+        "seconds_10": forecast.seconds_10,
+        "seconds_50": forecast.seconds_50,
+        "seconds_90": forecast.seconds_90,
+        "instance_ids": list(forecast.instance_ids),
+        "sentence": forecast.sentence,
     }
 
 
@@ -260,6 +291,17 @@ def _finding(finding: query_pb2.LeakFinding) -> Document:
         "would_change": finding.would_change,
         "instance_ids": list(finding.instance_ids),
         "application_frame": frame(finding.application_frame) if finding.HasField("application_frame") else None,
+        "kind": KINDS.get(finding.kind),
+        "per_operation": [
+            {
+                "operation": each.operation,
+                "bytes": {"value": each.bytes, "low": each.bytes_low, "high": each.bytes_high},
+                "objects": each.objects,
+                "operations": each.operations,
+                "attributed": each.attributed,
+            }
+            for each in finding.per_operation
+        ],
         "holder": finding.holder or None,
         "first_seen_at": when(finding.first_seen_ns),
         "first_seen_version": finding.first_seen_version or None,
