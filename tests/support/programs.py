@@ -74,9 +74,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def server(command: Sequence[str], environ: dict[str, str]) -> Iterator[Server]:
-    """Starts a server and ends it, gently if it lets itself be ended."""
-    process = subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+def server(command: Sequence[str], environ: dict[str, str], stdin: int | None = None) -> Iterator[Server]:
+    """Starts a server and ends it, gently if it lets itself be ended. stdin: as subprocess takes it."""
+    process = subprocess.Popen(command, env=environ, stdin=stdin, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     try:
         yield Server(process)
     finally:
