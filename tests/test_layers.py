@@ -53,7 +53,7 @@ AGENT_ARROWS: dict[str, set[str]] = {
     "_fork": AGENT_PLAIN | {"_agent", "transport"},
     "_config": {"_errors", "_log"},
     "control": AGENT_PLAIN | {"wire", "captures"},
-    "captures": AGENT_PLAIN | {"wire", "_native", "__init__"},
+    "captures": AGENT_PLAIN | {"wire", "_native", "probes", "__init__"},
     "probes": AGENT_PLAIN | {"wire", "_native", "_profile", "spans", "transport.queue", "transport.encode"},
     "transport": AGENT_PLAIN | {"wire", "control", "transport.queue", "transport.encode"},
     "transport.queue": AGENT_PLAIN | {"transport.encode"},

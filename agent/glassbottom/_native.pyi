@@ -148,6 +148,21 @@ def memory_malloc() -> tuple[int, int, int] | None:
 def memory_resident(ranges: Sequence[tuple[int, int]], /) -> int:
     """Resident bytes of ranges of addresses (start, end), which begin at page boundaries."""
 
+def memory_trim() -> bool | None:
+    """Gives free memory of malloc back to the kernel, without the GIL; whether any was. None: malloc is not glibc's."""
+
+def memory_can_trim() -> bool:
+    """Whether memory_trim() would do something."""
+
+def allow_tracer(pid: int, /) -> bool:
+    """Lets a process of the same user look at this one, where Yama would not; 0 lets nobody. False: there is no Yama."""
+
+def is_dumpable() -> bool:
+    """False: not even processes of the same user may look at this one."""
+
+def threads_traced() -> int:
+    """Threads in which a function of sys.setprofile() or sys.settrace() is set."""
+
 def memory_large() -> tuple[float, float] | None:
     """Live bytes that Python has from malloc, not from pymalloc (blocks above 512 bytes), and their variance, as the
     last snapshot() estimates them; None without one."""

@@ -312,6 +312,7 @@ extern PyMethodDef gb_step_methods[];
 extern PyMethodDef gb_watchdog_methods[];
 extern PyMethodDef gb_thread_methods[];
 extern PyMethodDef gb_memory_methods[];
+extern PyMethodDef gb_capture_methods[];
 void gb_steps_after_fork_child(void);
 void gb_watchdog_after_fork_child(void);
 void gb_threads_after_fork_child(void);
