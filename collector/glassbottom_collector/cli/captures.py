@@ -109,7 +109,7 @@ def _table(records: Sequence[control_pb2.CaptureRecord]) -> Report:
         Column("FILE", right=True),
         Column("TOOK", right=True),
         Column("ASKED", beneath="SERVICE"),
-        Column("BY", beneath="SERVICE", label="by"),
+        Column("BY", beneath="SERVICE", label="by "),
         Column("REASON", beneath="SERVICE"),
     ]
     report.table(columns, [_row(record, json.state(record), json.kind(record)) for record in records])
