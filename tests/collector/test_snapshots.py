@@ -75,13 +75,39 @@ def test_a_list_has_every_name_with_its_growth_from_the_first_of_its_process(cli
     )
 
 
-def test_resident_memory_is_that_of_the_nearest_reading_and_unknown_without_one(client: Client) -> None:
+def test_resident_memory_is_that_between_the_nearest_readings_and_unknown_without_one(client: Client) -> None:
     answer = client.ListSnapshots(snapshots_pb2.ListSnapshotsRequest(selector=SHOP))
 
     told = {(each.instance_id, each.at_ns): each.memory for each in answer.snapshots}
     assert (told[A, at(10)].resident_bytes, told[A, at(10)].at_ns) == (100e6, at(11))
+    assert told[A, at(30)].resident_bytes == pytest.approx(110e6), "between two readings"
     assert told[A, at(50)].resident_bytes == 120e6
     assert not told[B, at(50)].resident_bytes
+
+
+def test_the_parts_of_resident_memory_add_up_where_the_agent_tells_them() -> None:
+    reader = store()
+    told = [
+        ("glassbottom.memory.resident", 70e6, "anonymous"),
+        ("glassbottom.memory.resident", 30e6, "files"),
+        ("glassbottom.pymalloc.memory", 20e6, "used"),
+        ("glassbottom.pymalloc.memory", 5e6, "free"),
+        ("glassbottom.malloc.memory", 25e6, "used"),
+        ("glassbottom.malloc.memory", 4e6, "free"),
+        ("glassbottom.heap.large", 10e6, ""),
+    ]
+    reader.add_metrics(
+        A, [MetricPoint(at(11), name, value, (("kind", kind),) if kind else ()) for name, value, kind in told]
+    )
+    with listening(reader, NOW) as channel:
+        answer = Client(channel).ListSnapshots(snapshots_pb2.ListSnapshotsRequest(selector=SHOP))
+
+    first = next(each for each in answer.snapshots if each.instance_id == A).memory
+    parts = {part.name: part.bytes for part in first.parts}
+    assert parts["python"] == pytest.approx(30e6)
+    assert parts["C heap"] == pytest.approx(15e6)
+    assert (parts["pymalloc free"], parts["malloc free"], parts["files"]) == (5e6, 4e6, 30e6)
+    assert sum(parts.values()) == pytest.approx(100e6)
 
 
 def test_of_a_long_list_the_newest_are_shown_and_the_others_counted(client: Client) -> None:
@@ -191,7 +217,7 @@ def test_one_process_may_be_compared_alone_and_by_type(client: Client) -> None:
         "bytes": round(29e6 * 2 / 3),
         "dict": round(29e6 / 3),
     }
-    assert answer.before.memory.resident_bytes == 100e6
+    assert answer.before.memory.resident_bytes == pytest.approx(110e6)
 
 
 def test_resident_memory_of_several_processes_is_told_only_when_all_tell_it(client: Client) -> None:
