@@ -52,6 +52,18 @@ def test_a_class_of_ones_own_says_more_than_what_everybody_allocates() -> None:
     assert holder([Held("bytes", 9_000_000.0, 9_000.0), SESSION], found) == "app.ws.HANDLERS"
 
 
+def test_of_what_everybody_allocates_two_holders_that_fit_alike_are_none() -> None:
+    """Four thousand strings are kept in more than one place; a class is not."""
+    rivals = [path("app.names.SEEN", 8_000), path("sys.path_importer_cache -> set", 9_500)]
+    held = [Held("str", 900_000.0, 9_000.0)]
+
+    assert holder(held, {"str": rivals}) is None
+    assert holder([SESSION], {SESSION.type_name: rivals}) == "sys.path_importer_cache -> set"
+    alike = [path("app.ws.HANDLERS -> Session -> .name", 8_000), path("app.ws.HANDLERS -> Session -> .host", 9_500)]
+    assert holder(held, {"str": alike}) == "app.ws.HANDLERS -> Session -> .host"
+    assert holder_in(held, lambda name: alike, plain=False) is None
+
+
 def test_blocks_that_are_no_objects_are_not_looked_for() -> None:
     asked: list[str] = []
 

@@ -154,7 +154,8 @@ class _Look:
         # The rate is that of all processes in which it grows.
         rate = finding.objects_rate.per_second / len(finding.instance_ids)
         holder = holder_by_growth(wanted, rate, self.growth, self.seconds) if self.growth else None
-        holder = holder or holder_in(wanted, self._holders_of)
+        # What did not grow between two dumps is no leak's holder, however many strings it keeps.
+        holder = holder or holder_in(wanted, self._holders_of, plain=not self.growth)
         if holder is not None:
             return replace(finding, holder=holder.text, evidence=(*finding.evidence, self._evidence(holder)))
         return self._at_container(finding, held)

@@ -28,6 +28,8 @@ FIT_MIN = 0.25
 leak is certain."""
 PLAIN_WEIGHT = 0.5
 """Of a type that anybody allocates, against one of the application or a library."""
+RIVAL_SHARE = 0.7
+"""A second holder whose numbers agree so nearly as well might as well be the one: sampling tells them not apart."""
 FRAMES_LOOKED_AT = 4
 """How far from the line that allocates a constructor may be that it works for."""
 BLOCKS_MAX = 3.0
@@ -80,15 +82,28 @@ def constructed(held: Iterable[Held], path: Sequence[Frame]) -> list[Held]:
     return found
 
 
-def holder_in(held: Iterable[Held], holders: Callable[[str], Sequence[HolderPath]]) -> Holder | None:
-    """The path of a dump that fits best, or None. holders: those of a type, by its name in the dump."""
+def holder_in(
+    held: Iterable[Held], holders: Callable[[str], Sequence[HolderPath]], *, plain: bool = True
+) -> Holder | None:
+    """The path of a dump that fits best, or None. holders: those of a type, by its name in the dump.
+
+    plain: also by types that anybody allocates. Of these a holder counts only when no other one fits nearly as well.
+    """
     best: tuple[float, Holder] | None = None
     for each in _worth_looking_for(held):
-        for path in holders(each.type_name):
-            fit = _agreement(each.live_objects, path.objects)
-            weight = fit * _weight(each)
-            if fit >= FIT_MIN and (best is None or weight > best[0]):
-                best = (weight, Holder(str(path), each.type_name, path.objects, fit))
+        common = _weight(each) <= PLAIN_WEIGHT
+        if common and not plain:
+            continue
+        fits = sorted(
+            ((_agreement(each.live_objects, path.objects), path) for path in holders(each.type_name)),
+            key=lambda item: -item[0],
+        )
+        if not fits or fits[0][0] < FIT_MIN or (common and _is_doubtful(fits)):
+            continue
+        fit, path = fits[0]
+        weight = fit * _weight(each)
+        if best is None or weight > best[0]:
+            best = (weight, Holder(str(path), each.type_name, path.objects, fit))
     return None if best is None else best[1]
 
 
@@ -133,6 +148,16 @@ def container_of(held: Sequence[Held], largest: Callable[[], Sequence[HeapObject
 def _worth_looking_for(held: Iterable[Held]) -> list[Held]:
     found = [each for each in held if each.is_object and each.live_objects > 0]
     return sorted(found, key=lambda each: -each.live_bytes)[:TYPES_MAX]
+
+
+def _is_doubtful(fits: Sequence[tuple[float, HolderPath]]) -> bool:
+    """Whether somebody else keeps nearly as many. fits: best first. Two ways that begin alike are one holder's."""
+    best, path = fits[0]
+    return any(fit >= RIVAL_SHARE * best and _begins(other) != _begins(path) for fit, other in fits[1:])
+
+
+def _begins(path: HolderPath) -> str:
+    return path.steps[0].text if path.steps else path.root
 
 
 def _agreement(one: float, other: float) -> float:
