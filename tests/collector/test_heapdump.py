@@ -95,12 +95,12 @@ def test_different_ways_are_told_apart_and_counted_most_first(opened):
 def test_one_object_is_reached_on_the_shortest_way_first_then_through_others_that_hold_it(opened):
     dump = DumpFile()
     row = dump.add("app.Row")
-    outer = dump.list([dump.list([dump.list([row])])])
+    outer = dump.list([dump.list([row])], type_name="tuple")
     dump.module("app", DEEP=outer, NEAR=dump.instance("app.Table", first=row))
 
     assert [str(path) for path in opened(dump).paths(address=row)] == [
         "app.NEAR Table -> .first Row",
-        "app.DEEP list[1] -> list[1] -> list[1] -> Row",
+        "app.DEEP tuple[1] -> list[1] -> Row",
     ]
 
 
@@ -113,16 +113,31 @@ def test_the_application_names_what_a_library_holds_as_well(opened):
     assert ways(opened(dump), "app.Row") == ["shop.cart.KEPT list[1] -> Row"]
 
 
-def test_a_chain_of_links_is_one_step_however_long(opened):
+def chain(links: int = 5001) -> DumpFile:
+    """Links that each hold the next."""
     dump = DumpFile()
     link = dump.instance("app.Link")
-    for _ in range(5000):
+    for _ in range(links - 1):
         link = dump.instance("app.Link", next=link)
     dump.module("app", FIRST=link)
+    return dump
+
+
+def test_a_chain_of_links_is_one_step_however_long(opened):
+    dump = chain()
     most, one = opened(dump).paths(type_name="app.Link")
 
-    assert (str(most), most.objects) == ("app.FIRST Link -> .next Link -> .next Link", 5000)
+    assert (str(most), most.objects) == ("app.FIRST Link -> .next Link", 5000)
     assert (str(one), one.objects, one.retained) == ("app.FIRST Link", 1, opened(dump).summary().size - 56 - 88)
+
+
+def test_a_class_without_objects_is_part_of_the_name_as_well(opened):
+    dump = DumpFile()
+    dump.module("app", Base=dump.instance("type", size=900, registry=dump.list([dump.add("app.Plugin")])))
+    dump.module("app.more", ALL=dump.list([dump.instance("type", size=900, kinds=dump.list([dump.add("app.Kind")]))]))
+
+    assert ways(opened(dump), "app.Plugin") == ["app.Base.registry list[1] -> Plugin"]
+    assert ways(opened(dump), "app.Kind") == ["app.more.ALL list[1] -> class -> .kinds list[1] -> Kind"]
 
 
 def test_what_belongs_to_an_object_counts_as_its_own(opened):
@@ -146,6 +161,17 @@ def test_what_belongs_to_an_object_counts_as_its_own(opened):
         "app.Shared",
         "app.Big",
     }
+
+
+def test_a_dictionary_with_attributes_of_its_own_is_shown(opened):
+    """An object may have a dictionary of a class of one's own, and that again a dictionary."""
+    dump = DumpFile()
+    attributes = dump.add("app.Attributes", __dict__=dump.dict(note=dump.add("app.Note")), row=dump.add("app.Row"))
+    dump.module("app", OWN=dump.add("app.Own", __dict__=attributes))
+    heap = opened(dump)
+
+    assert ways(heap, "app.Row") == ["app.OWN Own -> Attributes -> .row Row"]
+    assert ways(heap, "app.Note") == ["app.OWN Own -> Attributes -> .note Note"]
 
 
 def test_a_module_holds_what_its_functions_refer_to_by_its_names(opened):
@@ -198,6 +224,7 @@ def test_objects_come_by_what_they_retain_and_the_limit_cuts_the_smallest(opened
 
     assert [each.size for each in heap.largest(limit=2, type_name="app.Row")] == [300, 200]
     assert heap.largest(limit=1)[0].type_name == "module"
+    assert [each.type_name for each in opened(chain()).largest(limit=3)] == ["module", "app.Link", "app.Link"]
     assert heap.largest(type_name="app.Nothing") == []
 
 

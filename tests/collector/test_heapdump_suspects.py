@@ -83,6 +83,17 @@ def test_what_a_running_function_holds_is_said_with_it(opened):
     assert suspect.path.root == "thread 77 in load (/srv/jobs.py:31)"
 
 
+def test_a_module_that_holds_much_in_many_places_is_said_with_the_largest(opened):
+    dump = program()
+    places = {f"PLACE_{i}": dump.add("bytes", size=40_000 + i, length=40_000, flags=0) for i in range(6)}
+    dump.module("app.blobs", **places, **{f"small_{i}": dump.add("app.Small") for i in range(9)})
+    dump.module("app.ws", OPEN=dump.list([dump.add("app.Row", size=9000) for _ in range(5)]))
+    (suspect,) = opened(dump).suspects()
+
+    assert str(suspect.path) == "app.blobs module"
+    assert suspect.sentence.endswith("% of the heap: 6 objects of bytes and 9 others.")
+
+
 def test_garbage_that_waits_for_a_collection_is_a_suspect_of_its_own(opened):
     dump = program()
     for _ in range(100):

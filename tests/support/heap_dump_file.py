@@ -19,6 +19,7 @@ from pathlib import Path
 
 IN_GC, IMMORTAL, HAS_LENGTH, KEYS_AND_VALUES, NAMED, ITEMS, WEAK = 1, 2, 4, 8, 16, 32, 64
 EDGES_IN_A_RECORD = 4096
+CLASSES = 1 << 31  # of tp_flags: objects of the type are classes
 
 
 def varint(value: int) -> bytes:
@@ -152,7 +153,13 @@ class DumpFile:
                 types[one.type_name] = len(types)
                 module, _, qualname = one.type_name.rpartition(".")
                 address = varint(self.classes.get(one.type_name, 1))
-                rest = varint(one.size) + varint(0) + varint(0) + text(module or "builtins") + text(qualname)
+                rest = (
+                    varint(one.size)
+                    + varint(0)
+                    + varint(CLASSES if qualname == "type" else 0)
+                    + text(module or "builtins")
+                    + text(qualname)
+                )
                 out.append(record("T", address + rest))
             edges = []
             for target, name in one.edges:

@@ -56,10 +56,14 @@ class HeapDump:
         )
 
     def largest(self, limit: int = 20, type_name: str | None = None) -> list[HeapObject]:
-        """Objects (of one type) that retain most, most first."""
-        heap = self.heap
-        chosen = np.flatnonzero(heap.is_visible if type_name is None else heap.is_visible & self._is_type(type_name))
-        return [self.object(int(node)) for node in self._most_retained(chosen.astype(np.uint32), limit)]
+        """Objects (of one type) that retain most, most first. Of all: a chain of links is there once, as its first."""
+        heap, paths = self.heap, self.heap.ways.paths
+        if type_name is None:
+            chosen = heap.is_visible & (paths[: heap.objects] != paths[heap.idoms[: heap.objects]])
+        else:
+            chosen = heap.is_visible & self._is_type(type_name)
+        nodes = np.flatnonzero(chosen).astype(np.uint32)
+        return [self.object(int(node)) for node in self._most_retained(nodes, limit)]
 
     def types(self, limit: int = 30) -> list[TypeTotal]:
         """Types whose objects retain most, most first."""

@@ -36,6 +36,7 @@ REASONS = {1: "it reached its limit of bytes", 2: "it reached its limit of time"
 # Names such as a process has in its source; a heap with a longer table of paths lets the rest share those there are.
 PATHS_MAX = 1_000_000
 _LIBRARY = 1 << 63
+_TYPE_SUBCLASS = 1 << 31  # of tp_flags: its objects are classes
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,9 @@ class Heap:
         self.frames: list[tuple[int, str, str, int]] = parsed["frames"]
         self.roots: list[tuple[int, str]] = parsed["roots"]
         self.names: list[str] = parsed["names"]
-        self.type_names = [TypeName(module, qualname) for _, module, qualname in parsed["type_names"]]
-        self.type_addresses = np.array([address for address, _, _ in parsed["type_names"]], dtype=np.uint64)
+        self.type_names = [TypeName(module, qualname) for _, _, module, qualname in parsed["type_names"]]
+        self.type_flags: U64 = np.array([flags for _, flags, _, _ in parsed["type_names"]], dtype=np.uint64)
+        self.type_addresses = np.array([address for address, _, _, _ in parsed["type_names"]], dtype=np.uint64)
         self.info = _info(parsed["info"])
         self.end: tuple[int, int, int, int] | None = next(iter(parsed["end"]), None)
         self.repeated: int = parsed["repeated"]
@@ -156,17 +158,23 @@ class Heap:
         """What paths call nodes: (number of the kind by node, kinds)."""
         nothing = TypeName("", "")
         types = self.type_names or [nothing]
-        kinds = [Kind(0, "", each) for each in types] + [Kind(STATIC_TYPE, each.full, each) for each in types]
+        count = len(types)
+        # Objects, classes that have objects and therefore a name here, and classes by what their class is.
+        kinds = [Kind(0, "", each) for each in types]
+        kinds += [Kind(STATIC_TYPE, each.full, TypeName("", "type")) for each in types]
+        kinds += [Kind(STATIC_TYPE, "", each) for each in types]
         numbers = np.zeros(self.nodes, np.uint32)
         numbers[: self.objects] = self.types
         if self.type_names:
+            made_of_classes = self.type_flags & np.uint64(_TYPE_SUBCLASS) != 0
+            numbers[: self.objects] += np.where(made_of_classes[self.types], 2 * count, 0).astype(np.uint32)
             order = np.argsort(self.type_addresses)
             at = np.searchsorted(self.type_addresses, self.addresses, sorter=order)
             candidates = order[np.minimum(at, len(order) - 1)]
             classes = self.type_addresses[candidates] == self.addresses
-            numbers[: self.objects][classes] = len(types) + candidates[classes]
+            numbers[: self.objects][classes] = count + candidates[classes]
         for node, text in self.roots:
-            if numbers[node] < len(types) and text:
+            if numbers[node] < count and text:
                 kinds.append(Kind(INTERPRETER, text, types[self.types[node]]))
                 numbers[node] = len(kinds) - 1
         for node, name in self.modules:

@@ -85,7 +85,7 @@ def _head(steps: Sequence[Step], names: Sequence[str]) -> tuple[str, int]:
     first = steps[0].kind
     if first.root == INTERPRETER:
         return first.name, 0
-    if first.root not in (MODULE, FRAME, STATIC_TYPE):
+    if first.root not in (MODULE, FRAME, STATIC_TYPE) or not first.name:
         return "", 0
     prefix, at = f"{first.name}()" if first.root == FRAME else first.name, 0
     while at + 1 < len(steps) and steps[at].kind.root in (MODULE, FRAME, STATIC_TYPE):
@@ -123,7 +123,7 @@ def _what(step: Step) -> str:
 
 def _alone(step: Step) -> str:
     """What it is, and its own name if it has one."""
-    return f"{_what(step)} {step.kind.name}" if step.kind.root in (MODULE, STATIC_TYPE) else _what(step)
+    return f"{_what(step)} {step.kind.name}".rstrip() if step.kind.root in (MODULE, STATIC_TYPE) else _what(step)
 
 
 class Naming:
@@ -148,7 +148,10 @@ class Naming:
         ups = np.array(way[:0:-1], dtype=np.uint32)
         ups = ups[heap.owners[ups] == NONE]
         _, firsts = np.unique(ways.paths[ups], return_index=True)
-        return [*ups[np.sort(firsts)].tolist(), node] if way else []
+        ups = ups[np.sort(firsts)]
+        if len(ups) and ways.paths[ups[-1]] == ways.paths[node]:
+            ups = ups[:-1]
+        return [*ups.tolist(), node] if way else []
 
     def texts(self, chain: Sequence[int]) -> list[str]:
         """How each node of a chain reads in it; "" for those that are part of the first name."""

@@ -26,6 +26,7 @@ DROP_RATIO = 0.7
 MEMBERS_SHARE_MIN = 0.8
 MEMBERS_MAX = 10_000
 DEPTH_MAX = 1000
+LARGEST_TOLD = 3
 PROGRAM = {"type", "ABCMeta", "EnumType", "EnumMeta", "function", "code", "module", "builtin_function_or_method"} | {
     "wrapper_descriptor",
     "method_descriptor",
@@ -82,7 +83,7 @@ class Finder:
         what = self._object_of(point) if shown is not None else None
         below = heap.visible(heap.below(point))
         type_name = what.type_name if what is not None else "frame"
-        inside = self._most_of(below)
+        inside = self._inside(below)
         sentence = f"{path or type_name} retains {self._amount(int(heap.retained[point]))}"
         sentence += f": {inside}." if inside else "."
         return Suspect(sentence, type_name, 1, retained, share, what, path)
@@ -155,6 +156,20 @@ class Finder:
             holder = int(heap.owners[holder])
         return holder if holder is not None and holder < heap.objects else None
 
+    def _inside(self, nodes: U32) -> str:
+        """What retains most of it: many of one type, or else the largest few."""
+        heap = self._heap
+        if not len(nodes):
+            return ""
+        types = heap.types[nodes]
+        by_type = np.bincount(types, weights=heap.retained[nodes])
+        number = int(np.argmax(by_type))
+        if 2 * by_type[number] >= by_type.sum() and np.count_nonzero(types == number) > LARGEST_TOLD:
+            return self._most_of(nodes)
+        largest = nodes[np.argsort(-heap.retained[nodes].astype(np.int64), kind="stable")][:LARGEST_TOLD]
+        told = (f"{self._object_of(int(each)).text} ({bytes_text(int(heap.retained[each]))})" for each in largest)
+        return "above all " + ", ".join(told)
+
     def _most_of(self, nodes: U32) -> str:
         """Such as "18 204 objects of method (app.ws.Session)"; empty for none."""
         if not len(nodes):
@@ -162,7 +177,7 @@ class Finder:
         heap = self._heap
         types = heap.types[nodes]
         counts = np.bincount(types)
-        number = int(np.argmax(counts))
+        number = int(np.argmax(np.bincount(types, weights=heap.retained[nodes])))
         rest = f" and {count_text(len(nodes) - int(counts[number]))} others" if counts[number] < len(nodes) else ""
         inside = int(nodes[np.argmax(types == number)])
         for _ in range(DEPTH_MAX):

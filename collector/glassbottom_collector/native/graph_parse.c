@@ -390,14 +390,26 @@ join_modules(parse *p)
     free(module_of);
 }
 
-/* A dictionary that is an object's __dict__ and nobody else's is part of it. */
+static bool
+has_dictionary(const parse *p, uint32_t v)
+{
+    for (uint32_t e = p->offsets[v]; e < p->offsets[v + 1]; e++) {
+        if (p->labels[e] == p->dict_name)
+            return true;
+    }
+    return false;
+}
+
+/* A dictionary that is an object's __dict__ and nobody else's is part of it. One that has a __dict__ itself is not: then
+ * parts have no parts. */
 static void
 give_dictionaries_to_owners(parse *p)
 {
-    for (uint32_t v = 0; v < p->nodes; v++) {
+    for (uint32_t v = 0; p->dict_name != 0 && v < p->nodes; v++) {
         for (uint32_t e = p->offsets[v]; e < p->offsets[v + 1]; e++) {
             uint32_t d = p->targets[e];
-            if (p->dict_name == 0 || p->labels[e] != p->dict_name || p->shown[d] != 1 || p->root_kinds[d] != GH_NO_ROOT)
+            if (p->labels[e] != p->dict_name || p->shown[d] != 1 || p->root_kinds[d] != GH_NO_ROOT
+                || has_dictionary(p, d))
                 continue;
             p->owners[d] = v;
             p->sizes[v] += p->sizes[d];
@@ -480,7 +492,8 @@ type_from(parse *p, reader r)
         fail(p, r.at, "a type that does not fit into its record");
         return refuse(p);
     }
-    return Py_BuildValue("KNN", (unsigned long long)address, string(module), string(qualname));
+    return Py_BuildValue("KKNN", (unsigned long long)address, (unsigned long long)flags, string(module),
+                         string(qualname));
 }
 
 static PyObject *

@@ -75,35 +75,49 @@ path_of(search *s, uint32_t parent, uint32_t label, uint32_t kind)
     return p->count++;
 }
 
-/* Levels of one search: nodes at order[from..to) are known, with their paths. Returns where the order ends. */
+/* What v, or the dictionary that is part of it, leads to. Returns where the order ends. */
 static uint32_t
-spread(search *s, uint32_t from, uint32_t to)
+step_from(search *s, uint32_t v, uint32_t end)
 {
     const gh_graph *g = s->graph;
     gh_paths *p = s->paths;
     const uint32_t *labels = s->naming->labels, *owners = s->naming->owners;
+    for (uint32_t e = g->offsets[v]; e < g->offsets[v + 1]; e++) {
+        uint32_t t = g->targets[e];
+        if (p->parents[t] == GH_NONE) {
+            p->parents[t] = v;
+            p->vias[t] = labels[e];
+            p->order[end++] = t;
+            /* A part of its owner is no step: it is where the owner is, and what it has is as near. Parts have none. */
+            if (owners[t] == v && owners[v] == GH_NONE) {
+                p->paths[t] = p->paths[v];
+                end = step_from(s, t, end);
+            }
+        } else if (p->paths[t] == GH_NONE
+                   && step_hash(s, p->paths[v], labels[e]) < step_hash(s, p->paths[p->parents[t]], p->vias[t])) {
+            p->parents[t] = v;
+            p->vias[t] = labels[e];
+        }
+    }
+    return end;
+}
+
+/* Levels of one search: nodes at order[from..to) are known, with their paths. Returns where the order ends. */
+static uint32_t
+spread(search *s, uint32_t from, uint32_t to)
+{
+    gh_paths *p = s->paths;
     while (from < to) {
         uint32_t end = to;
         for (uint32_t i = from; i < to; i++) {
-            uint32_t v = p->order[i];
-            for (uint32_t e = g->offsets[v]; e < g->offsets[v + 1]; e++) {
-                uint32_t t = g->targets[e];
-                if (p->parents[t] == GH_NONE) {
-                    p->parents[t] = v;
-                    p->vias[t] = labels[e];
-                    p->order[end++] = t;
-                } else if (p->paths[t] == GH_NONE
-                           && step_hash(s, p->paths[v], labels[e])
-                                  < step_hash(s, p->paths[p->parents[t]], p->vias[t])) {
-                    p->parents[t] = v;
-                    p->vias[t] = labels[e];
-                }
-            }
+            if (s->naming->owners[p->order[i]] == GH_NONE)
+                end = step_from(s, p->order[i], end);
         }
-        /* Only now are all ways of this length known. What is part of its owner adds no step. */
+        /* Only now are all ways of this length known. */
         for (uint32_t i = to; i < end; i++) {
-            uint32_t v = p->order[i], parent = p->paths[p->parents[v]];
-            p->paths[v] = owners[v] != GH_NONE ? parent : path_of(s, parent, p->vias[v], s->naming->kinds[v]);
+            uint32_t v = p->order[i];
+            if (p->paths[v] == GH_NONE)
+                p->paths[v] = path_of(s, p->paths[p->parents[v]], p->vias[v], s->naming->kinds[v]);
         }
         from = to;
         to = end;
