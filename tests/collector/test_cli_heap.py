@@ -172,7 +172,7 @@ def test_a_dump_that_is_gone_is_one_sentence(cli: Cli, answers: HeapAnswers) -> 
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("", "the following arguments are required: WHAT, DUMP; see glassbottom heap --help."),
+        ("", "WHAT is missing; it is one of suspects, largest, types, modules, paths, retained, diff; see"),
         ("paths c0ffee", "paths needs either --type TYPE or --object ADDRESS."),
         ("paths c0ffee --type a --object 0x1", "paths needs either --type TYPE or --object ADDRESS."),
         ("largest c0ffee --depth 3", "--depth is for retained, not for largest."),

@@ -51,7 +51,7 @@ GRAPH_LIMIT = 40
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's options."""
     parser.usage = "glassbottom heap WHAT [DUMP ...] [options]"
-    parser.add_argument("what", metavar="WHAT", choices=VERBS, help=", ".join(VERBS))
+    parser.add_argument("what", metavar="WHAT", nargs="?", choices=VERBS, help=", ".join(VERBS))
     parser.add_argument("dumps", metavar="DUMP", nargs="*", help="id of a capture, or a file; two of them for diff")
     client.add_service_arguments(parser)
     # Without defaults here, so that it can be told which of them was typed.
@@ -99,6 +99,8 @@ def _answer(args: argparse.Namespace, questions: Questions, service: str) -> int
 def _check(args: argparse.Namespace) -> None:
     """Raises UsageError for options that WHAT has not; settles defaults."""
     what = args.what
+    if what is None:
+        raise UsageError(f"WHAT is missing; it is one of {', '.join(VERBS)}; see glassbottom heap --help.")
     for option, value, verbs in (
         ("--type", args.type, ("largest", "paths")),
         ("--object", args.object, ("paths", "retained")),
