@@ -116,11 +116,15 @@ def test_a_failure_is_exit_code_1(
 def test_a_capture_without_a_file_tells_its_facts(
     agents: Agents, collector: CollectorThread, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    give(monkeypatch, GivenCapture(None, {"freed_bytes": 2048.0, "took_s": 0.25}), "gc_collect")
+    facts: dict[str, float | str] = {"freed_bytes": 2048.0, "took_s": 0.25, "grown_bytes_per_s": 1024.0, "note": "fine"}
+    give(monkeypatch, GivenCapture(None, facts), "gc_collect")
     connected(agents, collector)
     assert cli("dump", "gc", "-o", str(tmp_path / "file")) == 0
-    assert "freed_bytes  2.00 KiB" in cli.out
-    assert "took_s       250 ms" in cli.out
+    told = [line.split(maxsplit=1) for line in cli.out.splitlines()]
+    assert ["freed_bytes", "2.00 KiB"] in told
+    assert ["took_s", "250 ms"] in told
+    assert ["grown_bytes_per_s", "1.00 KiB/s"] in told
+    assert ["note", "fine"] in told
     assert not (tmp_path / "file").exists()
     (capture,) = collector.collector.captures.list()
     assert cli("captures", "get", capture.id, "--output", str(tmp_path / "file")) == 1

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 from . import client, output
 from .exits import CliError, Exit, UsageError
 from .formats.table import Column, Report
-from .text import count, duration, elapsed, size
+from .text import count, duration, elapsed, share, size
 from .timespec import SECOND_NS, length_ns
 
 if TYPE_CHECKING:
@@ -190,11 +190,15 @@ def _state(record: control_pb2.CaptureRecord, state: str) -> str:
 
 def _number(name: str, value: float) -> str:
     """By the unit that its name ends in."""
+    if name.endswith("_per_s"):
+        return f"{_number(name.removesuffix('_per_s'), value)}/s"
     if name.endswith("_bytes"):
         return size(value)
     for unit, seconds in (("_ns", 1e-9), ("_us", 1e-6), ("_ms", 1e-3), ("_s", 1.0)):
         if name.endswith(unit):
             return elapsed(value * seconds)
+    if name.endswith("_ratio"):
+        return share(value, 1.0)
     return count(value)
 
 
