@@ -494,3 +494,36 @@ def _threads_look() -> None:
 
 def _threads_sample(wall_ns: int) -> None:
     """For tests: one tick of run_clock(), from the calling thread."""
+
+# ---- dump.c: the heap, written to a file by a copy of the process --------------------------------------------------
+
+def dump_refusal() -> str | None:
+    """Why this process cannot be dumped at all, in one sentence; None when it can. Changes nothing."""
+
+def dump_start(fd: int, info: bytes, *, bytes_max: int, seconds_max: float) -> tuple[int, int]:
+    """(process id of the copy that writes, pause_ns). Writes the head of the file and `info` first, without the GIL.
+
+    The application stands still for pause_ns, in which the kernel copies the tables of its memory. The copy gets no
+    memory of its own beyond some 12 MiB and what either of the two writes to; it has one thread, runs C only, closes
+    every descriptor but fd, and is killed when the calling thread ends. Its end sends no signal. fd may be closed at
+    once. The format is that of docs/heap-dump-format.md.
+
+    Raises RuntimeError when dump_refusal() has a reason, or another dump is being written; BlockingIOError while a
+    garbage collection is under way; OSError when the system would not make the copy, or not take the first bytes.
+    """
+
+def dump_wait(pid: int, timeout_s: float) -> int | None:
+    """Waits without the GIL. None when it still writes. Else how it ended: 0 complete, 1 bytes_max was reached,
+    2 seconds_max was, 3 too many objects could not be read, 100 the file could not be written (see dump_progress()),
+    below 0 the signal that ended it. It is gone then, and another may be made.
+
+    Raises ValueError when no such dump is being written, OSError when somebody else had waited for it.
+    """
+
+def dump_kill(pid: int) -> None:
+    """Ends it at once; dump_wait() is still to be called. Does nothing when no such dump is being written."""
+
+def dump_progress() -> dict[str, int]:
+    """Of the dump being written, or else of the last: objects, edges, bytes, faults (objects that could not be read),
+    lost (objects that were met and not written), errno; and when it has ended, elapsed_us and dirtied_kib: memory that
+    was the copy's alone by then, because either of the two had written to it."""

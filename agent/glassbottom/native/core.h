@@ -26,6 +26,7 @@
  *   threads.c, thread_profile.c, thread_roots.c   where every thread is
  *   memory.c      whose the resident memory is
  *   safepoint.c   asks the main thread to do something between two instructions
+ *   dump.c, dump_*.c   the heap dump, see dump.h
  *   fork.c        what a forked child must forget
  *   python_end.c  what must be forgotten when the interpreter ends
  *   module.c      the Python face of the heap, and the methods of all

@@ -1,5 +1,6 @@
 /* module.c: the Python face of the core; see _native.pyi. Method table, argument checks, tables' memory, nothing else. */
 #include "core.h"
+#include "dump.h"
 
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -307,8 +308,9 @@ static PyMethodDef methods[] = {
 static int
 add_everything(PyObject *module)
 {
-    PyMethodDef *const tables[] = {gb_await_methods,    gb_call_methods,   gb_label_methods,  gb_step_methods,
-                                   gb_watchdog_methods, gb_thread_methods, gb_memory_methods, gb_capture_methods};
+    PyMethodDef *const tables[] = {gb_await_methods,  gb_call_methods,   gb_dump_methods,
+                                   gb_label_methods,  gb_step_methods,   gb_watchdog_methods,
+                                   gb_thread_methods, gb_memory_methods, gb_capture_methods};
     for (size_t i = 0; i < sizeof(tables) / sizeof(*tables); i++) {
         if (PyModule_AddFunctions(module, tables[i]) < 0)
             return -1;
