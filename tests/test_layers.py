@@ -31,9 +31,10 @@ COLLECTOR_ARROWS: dict[str, set[str]] = {
     "heapdump": PLAIN | {"_graph", "leaks"},
     "findings": PLAIN | {"storage", "leaks", "timing"},
     "pprof": set(),
+    "recordings": PLAIN,
     "captures": PLAIN | {"config"},
     "ingest": PLAIN | {"wire", "storage", "captures", "config", "__init__"},
-    "api": PLAIN | {"wire", "storage", "captures", "leaks", "timing", "findings", "heapdump", "__init__"},
+    "api": PLAIN | {"wire", "storage", "captures", "leaks", "timing", "findings", "heapdump", "recordings", "__init__"},
     "cli": {"wire", "pprof", "__init__"},
     "demo": {"cli", "wire", "errors", "__init__"},
     "server": PLAIN | {"wire", "config", "storage", "storage.embedded", "captures", "ingest", "api", "__init__"},
@@ -87,6 +88,7 @@ EXCEPTIONS = {
     ("cli.demo", "demo"): "the verb that starts the demonstration hands over to it",
     ("cli.run", "glassbottom.run"): "the verb that starts an application under the agent hands over to it",
     **{("cli.heap_files", to): "reads a dump where no collector is" for to in ("api", "errors", "heapdump")},
+    **{("cli.recorded_files", to): "reads a recording where no collector is" for to in ("api", "errors", "recordings")},
     ("demo.shop", "glassbottom"): "the watched application of the demonstration, as a user would write it",
 }
 # Third-party modules with one home each, as prefixes of our module names.

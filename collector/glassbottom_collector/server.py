@@ -25,6 +25,7 @@ from glassbottom.wire.v1 import (
     heapdump_pb2_grpc,
     ingest_pb2_grpc,
     query_pb2_grpc,
+    recordings_pb2_grpc,
     snapshots_pb2_grpc,
 )
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -35,6 +36,7 @@ from .api.control import Control
 from .api.heapdump import HeapDumps
 from .api.heapdump_cache import StoredDumps
 from .api.query import Query
+from .api.recordings import Recordings
 from .api.snapshots import Snapshots
 from .captures import CaptureStore
 from .config import MESSAGE_BYTES_MAX, CollectorConfig, ListenConfig, is_loopback, load
@@ -128,6 +130,7 @@ async def start(config: CollectorConfig, store: EmbeddedStore, clock_ns: Callabl
     query_pb2_grpc.add_QueryServiceServicer_to_server(
         Query(store.reader, registry, statistics, clock_ns(), clock_ns, dumps), server
     )
+    recordings_pb2_grpc.add_RecordingServiceServicer_to_server(Recordings(captures), server)
     snapshots_pb2_grpc.add_SnapshotServiceServicer_to_server(Snapshots(store.reader, clock_ns), server)
     heapdump_pb2_grpc.add_HeapDumpServiceServicer_to_server(HeapDumps(dumps), server)
     health_servicer: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]

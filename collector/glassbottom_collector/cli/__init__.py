@@ -34,6 +34,7 @@ COMMANDS = {
     "services": "List services, their processes and what they hold.",
     "status": "Show the collector's health, and what every agent costs and lost.",
     "snapshot": "Read the heap now, give the moment a name, compare such moments.",
+    "read": "Read what memray or py-spy recorded: a capture, or a FILE.",
     "collector": "Run a collector here, which stores and answers.",
     "run": "Run a Python program with the agent in it.",
     "demo": "Watch a leak being found, from load to verdict.",

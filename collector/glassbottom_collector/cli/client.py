@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from glassbottom.wire.v1.control_pb2_grpc import ControlServiceStub
     from glassbottom.wire.v1.heapdump_pb2_grpc import HeapDumpServiceStub
     from glassbottom.wire.v1.query_pb2_grpc import QueryServiceStub
+    from glassbottom.wire.v1.recordings_pb2_grpc import RecordingServiceStub
     from glassbottom.wire.v1.snapshots_pb2_grpc import SnapshotServiceStub
 
 DEFAULT_ADDR = "127.0.0.1:7411"
@@ -104,6 +105,15 @@ def comparing(args: argparse.Namespace) -> Iterator[tuple[QueryServiceStub, Snap
 
     with _channel(args) as channel, _sentences(args, channel):
         yield QueryServiceStub(channel), SnapshotServiceStub(channel)
+
+
+@contextmanager
+def reading(args: argparse.Namespace) -> Iterator[RecordingServiceStub]:
+    """A stub of the collector's RecordingService; errors of calls inside become CliError."""
+    from glassbottom.wire.v1.recordings_pb2_grpc import RecordingServiceStub
+
+    with _channel(args) as channel, _sentences(args, channel):
+        yield RecordingServiceStub(channel)
 
 
 def service_name(args: argparse.Namespace, query: QueryServiceStub) -> str:
