@@ -78,7 +78,7 @@ def program(address: str, place: Path, size: int = 256, waits: bool = False) -> 
     command = [sys.executable, "-c", PROGRAM, str(size), "waits" if waits else ""]
     with server(command, environ, subprocess.PIPE) as running:
         found = Program(running)
-        found.hear(r"ready (\d+)")
+        found.hear(r"^ready (\d+)")
         yield found
 
 
@@ -121,10 +121,10 @@ def test_a_child_forked_meanwhile_knows_nothing_of_it_and_leaves_it_alone(tmp_pa
     with collector_process(data) as collector, program(collector.address, place, waits=True) as running:
         capture_id = ordered(collector.address)
         running.tell("begun")
-        directory = Path(running.hear(r"begun (\S+)"))
+        directory = Path(running.hear(r"^begun (\S+)"))
         running.tell("fork")
-        assert running.hear(r"child (.*)") == "0.0 True"
-        assert running.hear(r"forked (.*)") == "True"
+        assert running.hear(r"^child (.*)") == "0.0 True"
+        assert running.hear(r"^forked (.*)") == "True"
         running.tell("go on")
         until(lambda: record(data, capture_id)["state"] == "stored")
         until(lambda: not directory.exists())
