@@ -44,7 +44,7 @@ ENVIRONMENTS: dict[str, Environment] = {
     "ujson-5.10.0": Environment("3.11", ("ujson==5.10.0",)),
     "ujson-5.12.1": Environment("3.11", ("ujson==5.12.1",)),
     "multidict-6.3.0": Environment("3.11", ("multidict==6.3.0",)),
-    "multidict-6.3.1": Environment("3.11", ("multidict==6.3.1",)),
+    "multidict-6.4.0": Environment("3.11", ("multidict==6.4.0",)),
     # Misuse and controls: what matters is the program, so one environment has them all.
     "misuse": Environment(
         "3.11",

@@ -30,7 +30,7 @@ import grpc
 from glassbottom.wire.v1 import query_pb2, query_pb2_grpc
 
 from tests.leakbench import environments
-from tests.leakbench.case import FIXED, LEAKY, NATIVE, ROOT, Loaded, load, names
+from tests.leakbench.case import CYCLIC, FIXED, FRAGMENTATION, LEAKY, NATIVE, REACHABLE, ROOT, Loaded, load, names
 from tests.leakbench.drive import LEAKING_ROUTE, READY
 from tests.leakbench.score import LEAK, Found, Place, Run, Score, is_right, score
 from tests.leakbench.table import markdown, summary
@@ -43,6 +43,12 @@ VERDICTS = {
     query_pb2.VERDICT_GROWING: "growing",
     query_pb2.VERDICT_STABLE: "stable",
     query_pb2.VERDICT_UNCLEAR: "unclear",
+}
+KINDS = {
+    query_pb2.LEAK_KIND_REACHABLE: REACHABLE,
+    query_pb2.LEAK_KIND_GARBAGE: CYCLIC,
+    query_pb2.LEAK_KIND_NATIVE: NATIVE,
+    query_pb2.LEAK_KIND_FRAGMENTATION: FRAGMENTATION,
 }
 RESULTS = ROOT / "build" / "leakbench"
 
@@ -301,7 +307,10 @@ def _found(finding: query_pb2.LeakFinding) -> Found:
         near=_place(finding.application_frame) if finding.HasField("application_frame") else None,
         path=tuple(_place(frame) for frame in site.path[:12]),
         bytes_per_second=finding.bytes_per_second,
+        kind=KINDS.get(finding.kind, ""),
+        holder=finding.holder,
         routes=tuple(share.route for share in site.routes),
+        bytes_per_operation={each.operation: each.bytes for each in finding.per_operation},
         against=tuple(each.name for each in finding.evidence if not each.supports_leak),
     )
 
