@@ -155,7 +155,7 @@ def memory_can_trim() -> bool:
     """Whether memory_trim() would do something."""
 
 def allow_tracer(pid: int, /) -> bool:
-    """Lets a process of the same user look at this one, where Yama would not; 0 lets nobody. False: there is no Yama."""
+    """Lets a process of the same user look at this one, where Yama would not; 0: nobody. False: there is no Yama."""
 
 def is_dumpable() -> bool:
     """False: not even processes of the same user may look at this one."""

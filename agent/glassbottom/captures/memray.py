@@ -40,8 +40,8 @@ class MemrayCapture:
             return "memray cannot watch an interpreter without a GIL before Python 3.14."
         if "greenlet" in sys.modules:
             return (
-                "greenlets are in use in this process (by gevent, or SQLAlchemy under asyncio), and memray mixes up their "
-                "stacks and may crash; `glassbottom dump heap` shows what is alive without it."
+                "greenlets are in use in this process (by gevent, or SQLAlchemy under asyncio), and memray mixes up "
+                "their stacks and may crash; `glassbottom dump heap` shows what is alive without it."
             )
         other = _somebody_traces()
         if other is not None:
