@@ -12,6 +12,7 @@ import json
 import mmap
 import random
 import sys
+import threading
 from collections.abc import Callable
 
 from glassbottom import _native
@@ -81,7 +82,10 @@ STORIES: dict[str, Callable[[], None]] = {
 
 
 def main(story: str, chapters: int) -> None:
-    _native.start(interval_bytes=65536.0)
+    # Densely, since each small block that is sampled is taken from malloc, and must not look like a C library's.
+    _native.start(interval_bytes=8192.0, window_share=1.0)
+    windows = threading.Thread(target=_native.run_windows, args=(3600.0,))
+    windows.start()
     split = Split(load())
     for chapter in range(chapters):
         for _ in range(PER_CHAPTER):
@@ -89,6 +93,9 @@ def main(story: str, chapters: int) -> None:
         _native.snapshot()
         told = [*memory(), *split.read(100.0 * (chapter + 1))]
         print(json.dumps([[name, value, dict(attributes)] for name, value, attributes in told]), flush=True)
+    _native.interrupt()
+    windows.join()
+    _native.stop()
 
 
 if __name__ == "__main__":

@@ -125,6 +125,28 @@ done:
     return status;
 }
 
+/* What glibc takes for a block: a word before it, in steps of 16, and never less than 32. */
+static double
+chunk_bytes(size_t size)
+{
+    size_t chunk = (size + sizeof(size_t) + 15) & ~(size_t)15;
+    return chunk < 32 ? 32.0 : (double)chunk;
+}
+
+/* What Python has from malloc. Of small blocks that are only those that were sampled, each as large as hooks.c makes it
+ * to get it from there. */
+static void
+add_to_malloc(reading *r, const gb_sample *s, double weight, double within)
+{
+    if (s->domain != GB_DOMAIN_RAW && s->size <= GB_SMALL_BYTES_MAX) {
+        r->large_bytes += chunk_bytes(GB_SMALL_BYTES_MAX + 1);
+        return;
+    }
+    double chunk = weight * chunk_bytes(s->size);
+    r->large_bytes += chunk;
+    r->large_variance += within * chunk * chunk;
+}
+
 static void
 add_samples(reading *r)
 {
@@ -140,10 +162,7 @@ add_samples(reading *r)
         p->live_objects_variance += within * weight * weight;
         r->live_bytes += bytes;
         r->live_bytes_variance += within * bytes * bytes;
-        if (s->domain == GB_DOMAIN_RAW || s->size > GB_SMALL_BYTES_MAX) {
-            r->large_bytes += bytes;
-            r->large_variance += within * bytes * bytes;
-        }
+        add_to_malloc(r, s, weight, within);
         p->birth_sum += bytes * (double)s->birth_ms;
         if (p->samples == 0 || s->birth_ms < p->birth_oldest_ms)
             p->birth_oldest_ms = s->birth_ms;
