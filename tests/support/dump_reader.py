@@ -5,6 +5,7 @@ Slow and simple on purpose. It is what the agent's file is held against; the col
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,6 +108,31 @@ class _Cursor:
         self.at += length
         assert self.at <= self.end
         return self.data[self.at - length : self.at].decode()
+
+
+def ends(path: Path) -> tuple[dict[str, Any], list[int] | None]:
+    """What the first record says, and the numbers of the last; None when that is not the end. Looks at nothing else."""
+    data = path.read_bytes()
+    assert data.startswith(MAGIC)
+    c = _Cursor(data, len(MAGIC))
+    info: dict[str, Any] = {}
+    while c.at < len(data):
+        tag = data[c.at]
+        c.at += 1
+        with contextlib.suppress(EOFError):
+            length = c.varint()
+            if c.at + length > len(data):
+                break
+            if not info:
+                info = json.loads(data[c.at : c.at + length])
+            if tag == ord("Z"):
+                assert c.at + length == len(data)
+                found = []
+                while c.at < len(data):
+                    found.append(c.varint())
+                return info, found
+            c.at += length
+    return info, None
 
 
 def read(path: Path) -> Dump:
