@@ -16,6 +16,7 @@ from glassbottom_collector.errors import BadRequest, HeapDumpError, NotFound
 from glassbottom_collector.heapdump import HeapDump, load
 
 from tests.support.async_server import serving
+from tests.support.heap_dump_file import DumpFile
 from tests.support.store_agent import TestClock
 from tests.support.stored_dumps import SECOND, captures, chat, put
 
@@ -110,6 +111,18 @@ def test_every_question_is_answered_with_the_dump_it_is_about(answers: HeapDumpA
     suspects = answers.suspects(heapdump_pb2.LeakSuspectsRequest(dump=dump))
     assert "app.ws.HANDLERS" in suspects.suspects[0].sentence
     assert suspects.suspects[0].path.text.startswith("app.ws.HANDLERS list[400]")
+
+
+def test_whose_a_dump_is_and_how_long_it_took_is_told_by_the_record(
+    store: CaptureStore, answers: HeapDumpAnswers
+) -> None:
+    """The copy of a process that writes a dump knows neither its service's name nor how long the original waited."""
+    content = DumpFile(service="", instance_id="").bytes()
+    put(store, "ab", content, at_ns=NOW, instance_id=A, numbers={"pause_ms": 3.25})
+
+    summary = answers.describe(heapdump_pb2.DescribeDumpRequest(dump=Selector(capture_id="ab"))).dump
+
+    assert (summary.service, summary.instance_id, summary.pause_ns) == ("shop", A, 3_250_000)
 
 
 def test_who_holds_a_type_and_who_holds_an_object(answers: HeapDumpAnswers) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from glassbottom_collector.captures import CaptureStore
@@ -28,12 +28,14 @@ def put(
     instance_id: str,
     service: str = "shop",
     kind: str = "dump_heap",
+    numbers: Mapping[str, float] | None = None,
 ) -> str:
     """Stores a file under an id of 32 digits that begins so; gives the id."""
     capture_id = capture_id.ljust(32, "0")
     store.open(CaptureRow(capture_id, kind, service, instance_id, ORDERED, at_ns, "a test", at_ns + 60 * SECOND))
     store.begin(capture_id, len(content))
     store.write(capture_id, 0, content)
+    store.change(capture_id, numbers=numbers or {})
     store.complete(capture_id)
     return capture_id
 

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -20,8 +20,12 @@ from glassbottom.wire.v1 import heapdump_pb2
 from ..errors import BadRequest, NotFound
 from ..heapdump import HeapDump, load
 from ..model.capture import CaptureRow
+from ..model.heapdump import HeapSummary
+from .heapdump_query import Found
 
 KIND = "dump_heap"
+PAUSE = "pause_ms"
+"""What the capture says of it, in the record."""
 DUMPS_MAX = 3
 OBJECTS_MAX = 6_000_000
 IDLE_S = 900.0
@@ -49,7 +53,7 @@ class StoredCaptures(Protocol):
 @dataclass
 class _Kept:
     dump: HeapDump
-    objects: int
+    summary: HeapSummary
     asked_at_s: float
 
 
@@ -73,11 +77,11 @@ class StoredDumps:
         self._loading = threading.Lock()
         self._loads = 0
 
-    def find(self, selector: heapdump_pb2.DumpSelector) -> tuple[str, HeapDump]:
-        """Id of the capture, and the dump. Raises NotFound, BadRequest, and HeapDumpError for a file that is none."""
+    def find(self, selector: heapdump_pb2.DumpSelector) -> Found:
+        """The dump that is meant. Raises NotFound, BadRequest, and HeapDumpError for a file that is none."""
         return self.find_by_id(self._id_of(selector))
 
-    def find_by_id(self, capture_id: str) -> tuple[str, HeapDump]:
+    def find_by_id(self, capture_id: str) -> Found:
         """As find(), by a whole id."""
         # Asked every time: a capture that was deleted is not answered from what is left of it here.
         path = self._captures.path_of(capture_id)
@@ -87,12 +91,13 @@ class StoredDumps:
             if kept is None:
                 dump = self._load(path)
                 self._loads += 1
-                kept = self._kept[capture_id] = _Kept(dump, dump.summary().objects, 0.0)
+                summary = _known(dump.summary(), self._captures.get(capture_id))
+                kept = self._kept[capture_id] = _Kept(dump, summary, 0.0)
             kept.asked_at_s = self._clock_s()
             self._kept.move_to_end(capture_id)
             while len(self._kept) > 1 and (len(self._kept) > DUMPS_MAX or self._objects() > OBJECTS_MAX):
                 self._kept.popitem(last=False)
-            return capture_id, kept.dump
+            return Found(capture_id, kept.dump, kept.summary)
 
     def of_service(self, service: str, instance_id: str = "") -> list[CaptureRow]:
         """The heap dumps of a service, newest first; only of processes whose id begins so."""
@@ -138,9 +143,15 @@ class StoredDumps:
         return found[0].id
 
     def _objects(self) -> int:
-        return sum(each.objects for each in self._kept.values())
+        return sum(each.summary.objects for each in self._kept.values())
 
     def _forget_idle(self) -> None:
         now_s = self._clock_s()
         for capture_id in [name for name, kept in self._kept.items() if now_s - kept.asked_at_s > IDLE_S]:
             del self._kept[capture_id]
+
+
+def _known(summary: HeapSummary, row: CaptureRow) -> HeapSummary:
+    """With whose it is, and how long the process stood still: the copy that writes a dump knows neither."""
+    pause_ns = summary.pause_ns or round(row.numbers.get(PAUSE, 0.0) * 1e6)
+    return replace(summary, service=row.service, instance_id=row.instance_id, pause_ns=pause_ns)

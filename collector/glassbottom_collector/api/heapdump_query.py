@@ -7,6 +7,7 @@ files it was named. So both say the same, and a dump can be read where no collec
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 from glassbottom.wire.v1 import heapdump_pb2
@@ -21,11 +22,21 @@ ROWS_MAX = 5000
 """Objects of one answer about a tree: a depth and a limit that are each allowed would multiply beyond all bounds."""
 
 
+@dataclass(frozen=True)
+class Found:
+    """A dump. name: the id of its capture, or the path of its file. summary: the dump's own, with what else is known of
+    it where it was stored."""
+
+    name: str
+    dump: HeapDump
+    summary: HeapSummary
+
+
 class Dumps(Protocol):
     """Where dumps come from."""
 
-    def find(self, selector: heapdump_pb2.DumpSelector) -> tuple[str, HeapDump]:
-        """Name and dump. Raises NotFound, BadRequest, and HeapDumpError for a file that is none."""
+    def find(self, selector: heapdump_pb2.DumpSelector) -> Found:
+        """The dump that is meant. Raises NotFound, BadRequest, and HeapDumpError for a file that is none."""
         ...
 
 
@@ -94,8 +105,8 @@ class HeapDumpAnswers:
         )
 
     def _find(self, selector: heapdump_pb2.DumpSelector) -> tuple[HeapDump, heapdump_pb2.DumpSummary]:
-        name, dump = self._dumps.find(selector)
-        return dump, summary_message(dump.summary(), name)
+        found = self._dumps.find(selector)
+        return found.dump, summary_message(found.summary, found.name)
 
 
 def summary_message(summary: HeapSummary, name: str) -> heapdump_pb2.DumpSummary:

@@ -116,7 +116,7 @@ class LeakJoin:
     def _look(self, captures: Sequence[CaptureRow], service: str, dumps: StoredDumps) -> _Look:
         """captures: those that fit, newest first."""
         newest = captures[0]
-        _, dump = dumps.find_by_id(newest.id)
+        dump = dumps.find_by_id(newest.id).dump
         at_ns = dump.summary().at_ns
         states = self._reader.heap_at(service, at_ns, newest.instance_id)
         kinds = self._reader.types({kind for state in states for kind in state.types.type.tolist()})
@@ -125,7 +125,7 @@ class LeakJoin:
             apart_ns = newest.asked_at_ns - row.asked_at_ns
             if row.instance_id == newest.instance_id and apart_ns >= APART_S_MIN * SECOND_NS:
                 if dumps.is_quick(row.id, FILE_BYTES_MAX):
-                    _, earlier = dumps.find_by_id(row.id)
+                    earlier = dumps.find_by_id(row.id).dump
                     seconds = (at_ns - earlier.summary().at_ns) / SECOND_NS
                     growth = diff(earlier, dump, GROWTH_ROWS) if seconds > 0 else []
                 break

@@ -15,6 +15,7 @@ from .exits import CliError, UsageError
 if TYPE_CHECKING:
     from glassbottom.wire.v1 import heapdump_pb2
 
+    from ..api.heapdump_query import Found
     from ..heapdump import HeapDump
 
 Request = TypeVar("Request")
@@ -42,13 +43,14 @@ class _Loaded:
     def __init__(self) -> None:
         self._dumps: dict[str, HeapDump] = {}
 
-    def find(self, selector: heapdump_pb2.DumpSelector) -> tuple[str, HeapDump]:
+    def find(self, selector: heapdump_pb2.DumpSelector) -> Found:
+        from ..api.heapdump_query import Found
         from ..heapdump import load
 
         path = selector.capture_id
         if path not in self._dumps:
             self._dumps[path] = load(Path(path))
-        return path, self._dumps[path]
+        return Found(path, self._dumps[path], self._dumps[path].summary())
 
 
 def _translated(answer: Callable[[Request], Response]) -> Callable[..., Response]:
