@@ -174,6 +174,17 @@ def test_a_dictionary_with_attributes_of_its_own_is_shown(opened):
     assert ways(heap, "app.Note") == ["app.OWN Own -> Attributes -> .note Note"]
 
 
+def test_the_entry_of_that_name_in_a_dictionary_is_an_entry(opened):
+    """Every class has one in its dictionary; and somebody may put a dictionary under that name."""
+    dump = DumpFile()
+    cls = dump.class_("app.Plugin", __dict__=dump.add("getset_descriptor"), registry=dump.list([dump.add("app.Row")]))
+    dump.module("app", Plugin=cls, TABLE=dump.dict(__dict__=dump.dict(row=dump.add("app.Other"))))
+    heap = opened(dump)
+
+    assert ways(heap, "app.Row") == ["app.Plugin.registry list[1] -> Row"]
+    assert ways(heap, "app.Other") == ['app.TABLE dict[1] -> dict[1] -> ["row"] Other']
+
+
 def test_a_module_holds_what_its_functions_refer_to_by_its_names(opened):
     """A function of it that another module has got does not take away what it retains."""
     dump = DumpFile()

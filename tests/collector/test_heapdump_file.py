@@ -128,7 +128,7 @@ def test_a_dump_that_ended_early_says_why(tmp_path, reason, said):
 def test_a_file_cut_short_anywhere_is_read_up_to_there(tmp_path):
     content = handlers(5).bytes()
     objects = []
-    for length in range(8, len(content)):
+    for length in range(8, len(content), 3):
         dump = opened(tmp_path / "d", content[:length])
         summary = dump.summary()
         assert (summary.complete, summary.reason) == (False, "the file was cut short")
@@ -174,7 +174,7 @@ def test_damage_is_refused_or_survived(tmp_path):
     """Bytes changed, cut out or doubled at random: an error of ours or an answer, and never anything else."""
     whole = handlers().bytes()
     refused = 0
-    for seed in range(400):
+    for seed in range(250):
         dice = random.Random(seed)
         content = bytearray(whole)
         for _ in range(dice.choice([1, 1, 3, 20])):
@@ -189,4 +189,4 @@ def test_damage_is_refused_or_survived(tmp_path):
             ask_everything(opened(tmp_path / "d", bytes(content)))
         except HeapDumpError:
             refused += 1
-    assert 20 < refused < 380
+    assert 20 < refused < 230

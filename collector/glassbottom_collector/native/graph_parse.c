@@ -49,7 +49,7 @@ typedef struct {
     uint32_t *references, *shown; /* what an object counts, and what the file shows */
     uint32_t edges;
     const uint32_t *names; /* number in the file to number of the text */
-    uint32_t names_count, types_count, dict_name;
+    uint32_t names_count, types_count, types_seen, dict_name, dict_type;
     char error[256];
 } parse;
 
@@ -359,6 +359,14 @@ find_hidden_roots(parse *p)
     }
 }
 
+/* An edge to an object's __dict__. In a dictionary the same name is a key, as in that of most classes. */
+static bool
+leads_to_attributes(const parse *p, uint32_t v, uint32_t e)
+{
+    return p->dict_name != 0 && p->labels[e] == p->dict_name && p->types[v] != p->dict_type
+           && p->types[p->targets[e]] == p->dict_type;
+}
+
 /* A module and its dictionary are one: who refers to the dictionary, as every function of the module does, holds the
  * module. Otherwise nothing a module has would count as held by it. */
 static void
@@ -372,11 +380,12 @@ join_modules(parse *p)
         if (p->root_kinds[v] != GH_MODULE)
             continue;
         for (uint32_t e = p->offsets[v]; e < p->offsets[v + 1]; e++) {
-            if (p->labels[e] == p->dict_name) {
+            uint32_t d = p->targets[e];
+            if (leads_to_attributes(p, v, e) && module_of[d] == 0) {
                 any = true;
-                module_of[p->targets[e]] = v + 1;
-                p->root_kinds[p->targets[e]] = GH_NO_ROOT;
-                p->shown[p->targets[e]] = 1;
+                module_of[d] = v + 1;
+                p->root_kinds[d] = GH_NO_ROOT;
+                p->shown[d] = 1;
             }
         }
     }
@@ -390,26 +399,14 @@ join_modules(parse *p)
     free(module_of);
 }
 
-static bool
-has_dictionary(const parse *p, uint32_t v)
-{
-    for (uint32_t e = p->offsets[v]; e < p->offsets[v + 1]; e++) {
-        if (p->labels[e] == p->dict_name)
-            return true;
-    }
-    return false;
-}
-
-/* A dictionary that is an object's __dict__ and nobody else's is part of it. One that has a __dict__ itself is not: then
- * parts have no parts. */
+/* A dictionary that is an object's __dict__ and nobody else's is part of it. A part has no parts: it is a dictionary. */
 static void
 give_dictionaries_to_owners(parse *p)
 {
-    for (uint32_t v = 0; p->dict_name != 0 && v < p->nodes; v++) {
+    for (uint32_t v = 0; v < p->nodes; v++) {
         for (uint32_t e = p->offsets[v]; e < p->offsets[v + 1]; e++) {
             uint32_t d = p->targets[e];
-            if (p->labels[e] != p->dict_name || p->shown[d] != 1 || p->root_kinds[d] != GH_NO_ROOT
-                || has_dictionary(p, d))
+            if (p->shown[d] != 1 || p->root_kinds[d] != GH_NO_ROOT || !leads_to_attributes(p, v, e))
                 continue;
             p->owners[d] = v;
             p->sizes[v] += p->sizes[d];
@@ -437,6 +434,13 @@ static PyObject *
 string(reader text)
 {
     return PyUnicode_DecodeUTF8((const char *)text.at, text.end - text.at, "replace");
+}
+
+static bool
+is_text(reader text, const char *expected)
+{
+    const size_t bytes = strlen(expected);
+    return (size_t)(text.end - text.at) == bytes && memcmp(text.at, expected, bytes) == 0;
 }
 
 /* What a record other than an object says, or why it cannot: in either case p->error or an exception tells. */
@@ -492,6 +496,9 @@ type_from(parse *p, reader r)
         fail(p, r.at, "a type that does not fit into its record");
         return refuse(p);
     }
+    const uint32_t number = p->types_seen++;
+    if (is_text(module, "builtins") && is_text(qualname, "dict"))
+        p->dict_type = number;
     return Py_BuildValue("KKNN", (unsigned long long)address, (unsigned long long)flags, string(module),
                          string(qualname));
 }
@@ -688,7 +695,7 @@ gh_parse(PyObject *module, PyObject *file)
     Py_buffer buffer;
     if (PyObject_GetBuffer(file, &buffer, PyBUF_SIMPLE) < 0)
         return NULL;
-    parse p = {.begin = buffer.buf, .end = (const uint8_t *)buffer.buf + buffer.len};
+    parse p = {.begin = buffer.buf, .end = (const uint8_t *)buffer.buf + buffer.len, .dict_type = GH_NONE};
     uint32_t *map = NULL;
     PyObject *result = PyDict_New();
     if (result != NULL && !read_everything(&p, result, &map)) {
