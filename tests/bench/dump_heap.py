@@ -90,9 +90,11 @@ def dump(path):
             os._exit(0)
         forks.append(1000 * (time.perf_counter() - begin))
         os.waitpid(child, 0)
-    pauses = []
+    pauses, pauses_cpu = [], []
     for _ in range(PAUSES):
+        begin = time.thread_time()
         pid, pause_ns = start(os.devnull)
+        pauses_cpu.append(1000 * (time.thread_time() - begin))
         pauses.append(pause_ns / 1e6)
         _native.dump_kill(pid)
         _native.dump_wait(pid, 10.0)
@@ -110,6 +112,7 @@ def dump(path):
     progress = _native.dump_progress()
     return {
         "pause_ms": sorted(pauses),
+        "pause_cpu_ms": sorted(pauses_cpu),
         "fork_ms": sorted(forks),
         "dump_s": seconds,
         "ended": ended,
