@@ -80,6 +80,15 @@ def test_a_library_that_loses_what_it_takes_from_malloc_is_a_native_leak_with_it
     assert (finding.stacks, finding.frame.file) == ((), "")
 
 
+def test_of_what_a_library_takes_and_does_not_touch_only_what_is_resident_is_told():
+    finding = only(report_of(reader_of(lived("untouched"))))
+
+    assert (finding.verdict, finding.kind) == (Verdict.LEAK, LeakKind.NATIVE)
+    resident = [value for told in lived("untouched") for name, value, _ in told if name == "process.memory.usage"]
+    assert finding.bytes_rate.per_second == pytest.approx((resident[-1] - resident[20]) / 390, rel=0.15)
+    assert "is touched and so resident" in sentence_of(finding, "resident")
+
+
 def test_which_operation_a_native_leak_grows_with_is_told_by_counts():
     finding = only(report_of(reader_of(lived("native"), ended=[20.0] * 60)))
 

@@ -33,6 +33,11 @@ def native() -> None:
     LIBC.malloc(4000)
 
 
+def untouched() -> None:
+    """A library that loses 40 000 bytes each time, of which it has used a page."""
+    ctypes.memset(LIBC.malloc(40_000), 1, 4000)
+
+
 def objects() -> None:
     """Small objects, and large ones, that something keeps."""
     KEPT.append([{"n": number} for number in range(20)])
@@ -77,7 +82,7 @@ def idle() -> None:
 
 
 STORIES: dict[str, Callable[[], None]] = {
-    each.__name__: each for each in (native, objects, mappings, holes, temporaries, idle)
+    each.__name__: each for each in (native, untouched, objects, mappings, holes, temporaries, idle)
 }
 
 

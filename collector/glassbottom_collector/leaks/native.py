@@ -37,6 +37,8 @@ TAIL_HALF, TAIL_THIRD = 0.6, 0.5
 # mappings, which are what is left over and grow as pages are touched.
 GROWTH_MIN = {C_HEAP: 128 << 10, MAPPED: 16 << 20}
 GROWTH_SHARE = {C_HEAP: 0.015, MAPPED: 0.1}
+# When less than this part of what malloc gave is resident, since a library takes more than it uses, that is the growth.
+TOUCHED_SHARE = 0.8
 # Standard errors of the sampler's estimate of Python's part of malloc.
 SAMPLING_ERRORS = 3.0
 # Load that rose by so much, and floors that follow it so closely, cannot be told apart.
@@ -163,6 +165,18 @@ def _judge_one(
     else:
         return None
     rate = Rate(float(line.slope[0]), float(line.low[0]), float(line.high[0]))
+    if name == C_HEAP:
+        touched = _floors(parts.at_ns, edges, parts.values[C_HEAP] + parts.values[MAPPED])
+        resident = trend.line(times, touched[:, None])
+        if 0 < float(resident.slope[0]) < TOUCHED_SHARE * rate.per_second:
+            share = percent_text(float(resident.slope[0]) / rate.per_second)
+            evidence.append(
+                Evidence(
+                    "resident", True, f"{share} of what is taken is touched and so resident; that is what is told."
+                )
+            )
+            rate = Rate(float(resident.slope[0]), float(resident.low[0]), float(resident.high[0]))
+            floors = touched
     return _Judged(parts, edges, floors, rate, p, verdict, tuple(evidence))
 
 
