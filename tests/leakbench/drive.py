@@ -137,7 +137,8 @@ async def _send(message: dict[str, Any]) -> None:
 
 async def _measure(loaded: Loaded, args: argparse.Namespace) -> None:
     """Twice the same number of operations: the first is the warm-up, the second is measured."""
-    count = args.operations or max(40, min(500, round(10 * loaded.case.per_second)))
+    # What is done seldom is slow, and slower still under tracemalloc.
+    count = args.operations or max(20, min(500, round(loaded.case.per_second**1.7)))
     operation = loaded.setup(args.variant == FIXED)
     await _repeat(operation, 0, count)
     # Resident memory first: tracemalloc's own tables would count.

@@ -1,4 +1,4 @@
-"""aiohttp 3.10.10, #9852, CVE-2024-52303: a request to a wrong method makes a handler that becomes a key of an lru_cache.
+"""aiohttp 3.10.10, #9852, CVE-2024-52303: a wrong method makes a handler that becomes a key of an lru_cache.
 
 Mended in 3.10.11. A real server; the client is one connection of asyncio's.
 """
