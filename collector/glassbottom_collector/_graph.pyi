@@ -1,7 +1,7 @@
 """Arithmetic over the objects of a heap, in C, without the GIL. Arrays are bytes: `numpy.frombuffer` reads them.
 
-Nodes and edges are as native/graph.h says: those of node v are targets[offsets[v]:offsets[v + 1]], 32 bits each; 2**32 - 1
-stands for "none". Arrays that do not fit together raise ValueError.
+Nodes and edges are as native/graph.h says: those of node v are targets[offsets[v]:offsets[v + 1]], 32 bits each;
+2**32 - 1 stands for "none". Arrays that do not fit together raise ValueError.
 """
 
 from typing import Any, TypeAlias
