@@ -509,7 +509,8 @@ def dump_start(fd: int, info: bytes, *, bytes_max: int, seconds_max: float) -> t
     once. The format is that of docs/heap-dump-format.md.
 
     Raises RuntimeError when dump_refusal() has a reason, or another dump is being written; BlockingIOError without an
-    errno while a garbage collection is under way; OSError when the system would not make the copy, or not take the first bytes.
+    errno while a garbage collection is under way; OSError when the system would not make the copy, or not take the
+    first bytes.
     """
 
 def dump_wait(pid: int, timeout_s: float) -> int | None:
