@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import random
 import signal
@@ -37,19 +38,27 @@ def program(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_an_order_becomes_a_file_and_facts(tmp_path: Path) -> None:
-    made = captured(order("dump_heap", 60.0), tmp_path / "d")
-    assert made.path is not None
-    info, end = dump_reader.ends(made.path)
-    assert info["pid"] == os.getpid()
+    done = program(
+        """
+        import json, os
+        from pathlib import Path
+        from tests.support.captured import captured, order
+        made = captured(order("dump_heap", 60.0), Path(sys.argv[1]))
+        print(json.dumps([os.getpid(), str(made.path), dict(made.facts)]))
+        """,
+        str(tmp_path / "d"),
+    )
+    pid, path, facts = json.loads(done.stdout)
+    info, end = dump_reader.ends(Path(path))
+    assert info["pid"] == pid
     assert info["rss_bytes"] > 0
     assert end is not None
-    facts = made.facts
     assert facts["end"] == "complete"
     assert (facts["objects"], facts["references"]) == (end[0], end[1])
     assert (facts["unreadable_objects"], facts["lost_objects"]) == (0, 0)
-    assert float(facts["pause_ms"]) > 0
-    assert 0 < float(facts["dirtied_bytes"]) < float(facts["resident_bytes"])
-    assert made.path.stat().st_mode & 0o777 == 0o600
+    assert facts["pause_ms"] > 0
+    assert 0 < facts["dirtied_bytes"] < facts["resident_bytes"]
+    assert Path(path).stat().st_mode & 0o777 == 0o600
 
 
 def test_the_file_says_whose_it_is_and_when_it_was_made(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@
  *   dump_child.c   what the child does to itself, and the way through everything it writes
  *   dump_write.c   the file: records, bytes, limits
  *   dump_types.c   types and names, numbered
- *   dump_objects.c one object: its references and what they are called
+ *   dump_objects.c one object, and what only it leads to
+ *   dump_edges.c   its references
+ *   dump_hints.c   what they are called
  *   dump_sizes.c   how many bytes belong to an object
  *   dump_roots.c   frames of running threads, and what the interpreter holds itself
  *
@@ -214,9 +216,20 @@ bool gb_dump_length(PyObject *object, gb_dump_kind kind, size_t *length);
 
 /* ---- dump_objects.c ---- */
 bool gb_dump_is_tracked(PyObject *object);
-void gb_dump_object(PyObject *object);  /* and what only it leads to, as far as nothing else writes that */
-void gb_dump_reached(PyObject *object); /* something a root refers to: written when nothing else would */
+void gb_dump_edge(PyObject *target, uint32_t name); /* of the object being written */
+void gb_dump_object(PyObject *object);              /* and what only it leads to, as far as nothing else writes that */
+void gb_dump_reached(PyObject *object);             /* something a root refers to: written when nothing else would */
 void gb_dump_pending(void);
+
+/* ---- dump_edges.c ---- */
+unsigned gb_dump_flags(PyObject *object, const gb_dump_type *entry); /* those that say of which form its edges are */
+void gb_dump_references(PyObject *object, uint32_t type);            /* makes an edge of each */
+/* Hands out each object it refers to, without making edges, until the visitor returns more than 0. A target may be NULL. */
+void gb_dump_each_target(PyObject *object, uint32_t type, visitproc visitor);
+
+/* ---- dump_hints.c ---- */
+void gb_dump_hints(PyObject *object, const gb_dump_type *entry); /* prepares the names */
+uint32_t gb_dump_hint_for(const PyObject *target);               /* and takes one; 0: none is left for it */
 
 /* ---- dump_roots.c ---- */
 void gb_dump_root(unsigned kind, const void *address, const char *text);

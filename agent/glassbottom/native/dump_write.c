@@ -49,12 +49,13 @@ void
 gb_dump_flush(void)
 {
     gb_dump *d = gb_dump_now;
-    if (d->stop < GB_DUMP_WRITE_FAILED)
-        write_out(d->out, d->out_used);
-    d->out_used = 0;
+    /* Before the write, which may take long. */
     atomic_store_explicit(&d->progress->objects, d->objects, memory_order_relaxed);
     atomic_store_explicit(&d->progress->edges, d->edges, memory_order_relaxed);
     atomic_store_explicit(&d->progress->bytes, d->bytes_written, memory_order_relaxed);
+    if (d->stop < GB_DUMP_WRITE_FAILED)
+        write_out(d->out, d->out_used);
+    d->out_used = 0;
 }
 
 static void
