@@ -55,4 +55,3 @@ def owner_paths(
     By node: (parents, labels of the edges from them, paths, nodes in the order they were reached); by path: (parents,
     labels, kinds, hashes); how many steps had to share a path because there were paths_max. See native/graph_paths.c.
     """
-
