@@ -62,7 +62,7 @@ AGENT_ARROWS: dict[str, set[str]] = {
     "_labels": {"_native"},
     # What is wrapped around frameworks and OpenTelemetry; asgi and wsgi are public.
     "spans": AGENT_PLAIN | {"_labels", "_native", "probes"},
-    "testing": AGENT_PLAIN | {"wire", "transport", "transport.queue"},
+    "testing": AGENT_PLAIN | {"wire", "transport", "transport.queue", "_native"},
     "_profile": AGENT_PLAIN | {"_switch", "_native", "probes"},
     "run": {"__init__", "_config", "_errors", "_log", "_switch"},
     "_agent": AGENT_PLAIN
@@ -93,7 +93,7 @@ EXCEPTIONS = {
 }
 # Third-party modules with one home each, as prefixes of our module names.
 HOMES = {
-    "agent": {"grpc": set(), "h2": {"transport.grpc_stream"}},
+    "agent": {"grpc": set(), "h2": {"transport.grpc_stream"}, "pytest": {"testing.plugin"}},
     "collector": {
         "grpc": {"ingest", "api", "server", "cli"},
         "grpc_health": {"server", "cli"},

@@ -1,10 +1,6 @@
-"""For tests of applications that use glassbottom, and for our own: a clock that obeys and a collector in memory."""
+"""A clock that obeys: for tests in which time is an argument."""
 
 from __future__ import annotations
-
-from .transport.memory import MemoryTransport
-
-__all__ = ["FakeClock", "MemoryTransport"]
 
 
 class FakeClock:
