@@ -192,12 +192,12 @@ def test_it_is_refused_when_little_memory_is_free(tmp_path: Path) -> None:
 
 def test_it_is_refused_when_twice_what_may_be_written_to_is_not_free(tmp_path: Path) -> None:
     full = proc(tmp_path, resident_kib=10 << 20, available_kib=int(2.9 * (1 << 20)))
-    assert "3.06 GiB should be free" in str(heap.refusal(proc=full))
+    assert "3.06 GiB should be free" in str(heap.refusal(large=True, proc=full))
 
 
 def test_a_very_large_process_is_dumped_only_when_that_was_asked_for(tmp_path: Path) -> None:
     large = proc(tmp_path, resident_kib=20 << 20, available_kib=15 << 20)
-    assert "stand still for about 200 ms" in str(heap.refusal(proc=large))
+    assert "stand still for about 400 ms" in str(heap.refusal(proc=large))
     assert heap.refusal(large=True, proc=large) is None
 
 

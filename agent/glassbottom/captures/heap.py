@@ -40,10 +40,10 @@ DIRTIED_RATIO = 0.15
 """A service writes to a part of its memory while it is dumped: counts of references, garbage collections. Twice this
 share of what is resident must be free."""
 DIRTIED_BYTES_MIN = 32 << 20
-RESIDENT_BYTES_MAX = 16 * GIB
+RESIDENT_BYTES_MAX = 8 * GIB
 """Above that it is done only when asked for with the option large=1, for the time the process stands still."""
-PAUSE_MS_PER_GIB = 10.0
-"""What copying the tables of a GiB takes; to be told before it is done."""
+PAUSE_MS_PER_GIB = 20.0
+"""What copying the tables of a GiB takes on a busy machine, 12 on an idle one; to be told before it is done."""
 LOOK_EVERY_S = 0.25
 BUSY_S_MAX = 5.0
 """So long a garbage collection under way is waited for."""
@@ -55,7 +55,7 @@ BROKEN = "cut off: too many objects could not be read"
 
 
 class HeapCapture:
-    """`dump_heap`. Options: large=1 allows more than 16 GiB of resident memory, census=1 counts objects by type
+    """`dump_heap`. Options: large=1 allows more than 8 GiB of resident memory, census=1 counts objects by type
     within the process instead."""
 
     kind = "dump_heap"
@@ -231,22 +231,24 @@ def _no_copy(error: OSError) -> str:
 def _watch(pid: int, seconds_max: float, ending: _threads.Event) -> str:
     """Waits for the copy's end, ends it where it must be; how it ended. Raises CaptureError when there is no dump."""
     late_s = time.monotonic() + seconds_max + LATE_S_MAX
+    code = None
     try:
         while (code := _native.dump_wait(pid, LOOK_EVERY_S)) is None:
             if ending.is_set():
-                _end(pid)
                 return "cut off: it was to end"
             if time.monotonic() > late_s:
-                _end(pid)
                 return "cut off: it did not end by itself"
             if room.left_ratio() < FREE_RATIO_STOP:
-                _end(pid)
                 raise CaptureError(
                     f"Memory ran short: less than {FREE_RATIO_STOP:.0%} were left, so the dump was given up after "
                     f"{_native.dump_progress()['objects']} objects."
                 )
     except (OSError, ValueError) as error:
         raise CaptureError(f"What became of the dump is not known: {error}") from error
+    finally:
+        if code is None:  # whatever happened, none is left behind
+            with contextlib.suppress(OSError, ValueError):
+                _end(pid)
     if code in ENDS:
         return ENDS[code]
     progress = _native.dump_progress()
