@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--snapshot-s", type=float, default=0.5)
     parser.add_argument("--interval-bytes", type=int, default=8192)
     parser.add_argument("--operations", type=int, default=0, help="measure: so many after the warm-up")
+    parser.add_argument("--lines", action="store_true", help="measure: tell where as well, which takes long")
     args = parser.parse_args(argv)
     loaded = load(args.case)
     # Some cases keep descriptors, and the usual soft limit of 1024 would end them before their time.
@@ -93,7 +94,7 @@ async def _watch(loaded: Loaded, args: argparse.Namespace) -> None:
             told = now
             _say("progress", operations=number, seconds=round(now - began, 3))
         await asyncio.sleep(max(0.0, began + number / loaded.case.per_second - time.monotonic()))
-    _say("done", operations=number, seconds=round(time.monotonic() - began, 3))
+    _say("done", operations=number, seconds=round(time.monotonic() - began, 3), at_ns=time.time_ns())
     # The loop stays as it is, and with it all tasks, while the runner asks its last questions.
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     glassbottom.shutdown(2.0)
@@ -145,14 +146,14 @@ async def _measure(loaded: Loaded, args: argparse.Namespace) -> None:
     rss = _rss_bytes()
     await _repeat(operation, count, count)
     rss = _rss_bytes() - rss
-    tracemalloc.start(12)
+    tracemalloc.start(12 if args.lines else 1)
     await _repeat(operation, 2 * count, count // 4)
     _collect()
     objects, traced = len(gc.get_objects()), tracemalloc.get_traced_memory()[0]
     await _repeat(operation, 3 * count, count)
     _collect()
     objects, traced = len(gc.get_objects()) - objects, tracemalloc.get_traced_memory()[0] - traced
-    lines = _lines(tracemalloc.take_snapshot(), 1.25 * count)
+    lines = _lines(tracemalloc.take_snapshot(), 1.25 * count) if args.lines else []
     _say(
         "measured",
         operations=count,

@@ -80,22 +80,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         with ThreadPoolExecutor(args.jobs) as pool:
             for row in pool.map(lambda each: _run_case(each, args), loaded):
                 print(f"{row.case:4} {_line(row)}", flush=True)
-    rows = [json.loads(path.read_text()) for each in loaded if (path := args.results / f"{each.case.id}.json").exists()]
-    print(markdown([row["score"] for row in rows]))
-    print(json.dumps(summary([row["score"] for row in rows])))
+    rows = [row.as_dict() for each in loaded if (row := _stored(each, args.results)) is not None]
+    print(markdown(rows))
+    print(json.dumps(summary(rows)))
     return 0
 
 
+def _stored(loaded: Loaded, results: Path) -> Score | None:
+    """The score of what the last run of a case has left, by today's rules."""
+    path = results / f"{loaded.case.id}.json"
+    if not path.exists():
+        return None
+    stored = json.loads(path.read_text())
+    runs = {each["variant"]: Run.of(each) for each in stored["runs"]}
+    return score(loaded.case, runs.get(LEAKY), runs.get(FIXED), stored["score"]["true_bytes"], LEAKING_ROUTE)
+
+
 def run_case(
-    loaded: Loaded, *, seconds: float, snapshot_s: float = 0.5, interval_bytes: int = 8192
+    loaded: Loaded, *, seconds: float, snapshot_s: float = 0.5, interval_bytes: int = 8192, dump: bool = False
 ) -> tuple[dict[str, Run], float]:
-    """Runs all variants of a case side by side; its runs by variant, and the bytes that really stay per operation."""
+    """Runs all variants of a case side by side; its runs by variant, and the bytes that really stay per operation.
+
+    dump: at the end, have the heap of the leaky one dumped, so that the verdict knows the holder.
+    """
     truth = measure(loaded, LEAKY) if loaded.case.leaks else {}
     with collector_process() as collector:
         runs: dict[str, Run] = {}
 
         def one(variant: str) -> None:
-            runs[variant] = _watch(loaded, variant, collector.address, seconds, snapshot_s, interval_bytes)
+            runs[variant] = _watch(loaded, variant, collector.address, seconds, snapshot_s, interval_bytes, dump)
 
         threads = [threading.Thread(target=one, args=(variant,)) for variant in loaded.case.variants]
         for thread in threads:
@@ -106,9 +119,9 @@ def run_case(
     return runs, float(truth.get(name, 0.0))
 
 
-def measure(loaded: Loaded, variant: str) -> dict[str, Any]:
-    """What stays per operation, by the driver's `measure`."""
-    command = _command(loaded, variant, "measure")
+def measure(loaded: Loaded, variant: str, *more: str) -> dict[str, Any]:
+    """What stays per operation, by the driver's `measure`. more: of its options."""
+    command = _command(loaded, variant, "measure", *more)
     done = subprocess.run(
         command, capture_output=True, text=True, env=_environment(), timeout=600, check=False, cwd=ROOT
     )
@@ -120,7 +133,7 @@ def measure(loaded: Loaded, variant: str) -> dict[str, Any]:
 
 def _run_case(loaded: Loaded, args: argparse.Namespace) -> Score:
     runs, true_bytes = run_case(
-        loaded, seconds=args.seconds, snapshot_s=args.snapshot_s, interval_bytes=args.interval_bytes
+        loaded, seconds=args.seconds, snapshot_s=args.snapshot_s, interval_bytes=args.interval_bytes, dump=True
     )
     row = score(loaded.case, runs.get(LEAKY), runs.get(FIXED), true_bytes, LEAKING_ROUTE)
     stored = {"score": row.as_dict(), "runs": [asdict(run) for run in runs.values()], "options": _options(args)}
@@ -151,7 +164,7 @@ def _line(row: Score) -> str:
 
 def _print_truth(loaded: Loaded) -> None:
     for variant in loaded.case.variants:
-        truth = measure(loaded, variant)
+        truth = measure(loaded, variant, "--lines")
         print(
             f"{loaded.case.id:4} {variant:6} {truth['bytes_per_operation']:10.1f} B "
             f"{truth['objects_per_operation']:7.2f} objects {truth['rss_bytes_per_operation']:10.1f} B RSS "
@@ -238,7 +251,9 @@ class _Driven:
             self.process.wait(20)
 
 
-def _watch(loaded: Loaded, variant: str, address: str, seconds: float, snapshot_s: float, interval_bytes: int) -> Run:
+def _watch(
+    loaded: Loaded, variant: str, address: str, seconds: float, snapshot_s: float, interval_bytes: int, dump: bool
+) -> Run:
     case = loaded.case
     service = f"{case.id.lower()}-{variant}"
     options = ["--service", service, "--endpoint", address, "--seconds", str(seconds)]
@@ -260,12 +275,13 @@ def _watch(loaded: Loaded, variant: str, address: str, seconds: float, snapshot_
                 if first is None and any(is_right(each, case.sites) or each.kind in case.kinds for each in leaks):
                     first = round(asked, 1)
             if not driven.failed:
-                ended_ns = time.time_ns()
+                # What comes later is a process at rest, and would look as if its growth had ended.
+                ended_ns = int(driven.last["at_ns"])
                 report = _ask(query, service, began_ns, ended_ns)
                 looks += 1
                 if first is None and any(each.verdict == LEAK and is_right(each, case.sites) for each in report[0]):
                     first = round(seconds, 1)
-                if case.holder and variant == LEAKY:
+                if dump and case.holder and variant == LEAKY:
                     dumped = _dump(address, service)
                     findings, notes = _ask(query, service, began_ns, ended_ns)
                     report = findings, (*notes, dumped) if dumped else notes

@@ -45,16 +45,31 @@ class Found:
     bytes_per_operation: dict[str, float] = field(default_factory=dict)
     against: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, stored: dict[str, Any]) -> Found:
+        """From what asdict() made of one."""
+        near = Place(**stored["near"]) if stored["near"] else None
+        path = tuple(Place(**each) for each in stored["path"])
+        return cls(**{**stored, "place": Place(**stored["place"]), "near": near, "path": path})
+
     @property
     def is_of_background(self) -> bool:
         """True for what the healthy part does."""
         return any(place.file.endswith(BACKGROUND) for place in (self.place, self.near) if place is not None)
 
     @property
-    def is_of_case(self) -> bool:
-        """True where the case's module is anywhere on the way."""
+    def main_route(self) -> str:
+        """The operation it is said to grow with most; "" when nothing is said."""
+        if self.bytes_per_operation:
+            return max(self.bytes_per_operation, key=lambda name: self.bytes_per_operation[name])
+        return self.routes[0] if self.routes else ""
+
+    def is_of_case(self, route: str) -> bool:
+        """True where the case's module is anywhere on the way, or it grows with the case's operation."""
         places = [self.place, *self.path, *([self.near] if self.near else [])]
-        return any(CASES in place.file for place in places)
+        return any(CASES in place.file for place in places) or (
+            bool(self.place.file) and self.main_route == route and not self.is_of_background
+        )
 
 
 @dataclass(frozen=True)
@@ -74,6 +89,11 @@ class Run:
     notes: tuple[str, ...] = ()
     error: str = ""
 
+    @classmethod
+    def of(cls, stored: dict[str, Any]) -> Run:
+        """From what asdict() made of one."""
+        return cls(**{**stored, "findings": tuple(Found.of(each) for each in stored["findings"])})
+
 
 @dataclass(frozen=True)
 class Score:
@@ -81,7 +101,7 @@ class Score:
 
     found: a right place is called a leak, or where there is none, a finding of the right kind.
     rank: position of the first right answer among all findings, from 1. ratio: bytes per operation, stated over true.
-    false_alarms: leaks called in the fixed version or the control. also_accused: leaks called in the background.
+    false_alarms: leaks called in the fixed version or the control. also_accused: where the case keeps nothing.
     """
 
     case: str
@@ -130,11 +150,11 @@ def score(case: Case, leaky: Run | None, fixed: Run | None, true_bytes: float, r
             place = str(first.place)
             ratio = _ratio(case, leaky, true_bytes, route)
             kind = first.kind in case.kinds if first.kind else None
-            operation = _operation(first, route)
+            operation = first.main_route == route if first.main_route else None
             held = [each.holder for _, each in right if each.holder]
             holder = any(case.holder in each for each in held) if case.holder and held else None
         else:
-            why = leaky.error or _why_not(case, leaky)
+            why = leaky.error or _why_not(case, leaky, route)
     quiet = None
     alarms: tuple[str, ...] = ()
     if fixed is not None:
@@ -145,7 +165,7 @@ def score(case: Case, leaky: Run | None, fixed: Run | None, true_bytes: float, r
     accused = tuple(
         str(each.near or each.place)
         for each in (leaky.findings if leaky is not None else ())
-        if each.verdict == LEAK and (each.is_of_background or not (each.is_of_case or _answers(each, case)))
+        if each.verdict == LEAK and each.place.file and not (each.is_of_case(route) or _answers(each, case))
     )
     return Score(
         case=case.id,
@@ -181,7 +201,7 @@ def _ratio(case: Case, run: Run, true_bytes: float, route: str) -> float | None:
     ours = [
         each
         for each in run.findings
-        if each.verdict == LEAK and not each.is_of_background and (each.is_of_case or _answers(each, case))
+        if each.verdict == LEAK and ((case.sites and each.is_of_case(route)) or _answers(each, case))
     ]
     stated = [sum(size for name, size in each.bytes_per_operation.items() if name == route) for each in ours]
     if any(stated):
@@ -190,15 +210,11 @@ def _ratio(case: Case, run: Run, true_bytes: float, route: str) -> float | None:
     return rate / (run.operations / run.seconds) / true_bytes
 
 
-def _operation(found: Found, route: str) -> bool | None:
-    if found.bytes_per_operation:
-        return max(found.bytes_per_operation, key=lambda name: found.bytes_per_operation[name]) == route
-    return found.routes[0] == route if found.routes else None
-
-
-def _why_not(case: Case, run: Run) -> str:
+def _why_not(case: Case, run: Run, route: str) -> str:
     """What came nearest, and what stood against it."""
-    near = [each for each in run.findings if _answers(each, case)] or [each for each in run.findings if each.is_of_case]
+    near = [each for each in run.findings if _answers(each, case)] or [
+        each for each in run.findings if each.is_of_case(route)
+    ]
     if not near:
         return "nothing of it is listed" + (f" ({run.notes[0]})" if run.notes else "")
     best = max(near, key=lambda each: each.bytes_per_second)
