@@ -72,6 +72,7 @@ def read(split: Split, now_s: float = 100.0) -> dict[str, float]:
 
 def test_objects_go_into_pymalloc_and_leave_it_free() -> None:
     used = "glassbottom.pymalloc.memory used"
+    gc.collect()  # or the lists below set off a collection of what earlier tests left
     before = read(Split(load()))[used]
     held = [[number] for number in range(200_000)]
     during = read(Split(load()))[used]
@@ -132,7 +133,6 @@ def test_each_thread_has_a_stack_that_is_partly_resident() -> None:
         return stacks_in(Path("/proc/self/maps").read_text())
 
     ending = threading.Event()
-    before = len(stacks())
     threads = [threading.Thread(target=ending.wait) for _ in range(8)]
     for thread in threads:
         thread.start()
@@ -141,7 +141,7 @@ def test_each_thread_has_a_stack_that_is_partly_resident() -> None:
     ending.set()
     for thread in threads:
         thread.join()
-    assert len(found) >= before + 6  # the C library may keep stacks of threads that ended
+    assert len(found) >= 8  # perhaps more: the C library keeps stacks of threads that ended, and gives them to new ones
     assert 8 * 4096 <= resident <= sum(end - start for start, end in found)
 
 
