@@ -64,7 +64,11 @@ class _SocketConnection:
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
         self._thread = _threads.Thread(self._run, "glassbottom-channel")
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # the interpreter is on its way out, or the system has no thread left
+            self.abandon()
+            raise CollectorUnavailable(f"There is no thread for the connection: {error}.") from error
 
     def send(self, request: ingest_pb2.SessionRequest) -> None:
         self._outgoing.append(request.SerializeToString())
