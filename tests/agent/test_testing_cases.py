@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.once  # twenty seconds of programs; the plugin itself is run on every version
+
 Judged = Callable[[str], dict[str, Any]]
 
 LEAKS = {
