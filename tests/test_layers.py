@@ -86,6 +86,7 @@ AGENT_ARROWS: dict[str, set[str]] = {
 EXCEPTIONS = {
     ("cli.collector", "server"): "the verb that starts a collector hands over to it",
     ("cli.demo", "demo"): "the verb that starts the demonstration hands over to it",
+    ("cli.check_leak", "glassbottom.testing"): "the verb that watches a program hands over to what tests use",
     ("cli.run", "glassbottom.run"): "the verb that starts an application under the agent hands over to it",
     **{("cli.heap_files", to): "reads a dump where no collector is" for to in ("api", "errors", "heapdump")},
     **{("cli.recorded_files", to): "reads a recording where no collector is" for to in ("api", "errors", "recordings")},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -162,3 +163,21 @@ def test_loading_the_plugin_costs_a_run_without_marks_nothing() -> None:
         done.stdout.strip()
         == "['glassbottom', 'glassbottom._errors', 'glassbottom.testing', 'glassbottom.testing.plugin']"
     )
+
+
+def test_the_example_of_the_documents_fails_as_they_say(tmp_path: Path, root: Path) -> None:
+    text = (root / "docs" / "testing.md").read_text()
+    example = re.search(r"```python\n(# test_cart.py\n.*?)```", text, re.DOTALL)
+    shown = re.search(r"```\n(test_price leaks .*?)```", text, re.DOTALL)
+    assert example is not None
+    assert shown is not None
+    (tmp_path / "test_cart.py").write_text(example[1])
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "test_cart.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1, done.stdout
+    without_numbers = re.sub(r"\d[\d.e+-]*", "#", done.stdout)
+    for line in shown[1].splitlines():
+        for part in line.split("…"):
+            assert re.sub(r"\d[\d.e+-]*", "#", part.strip()) in without_numbers, done.stdout

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import gc
 import sys
+import threading
 import tracemalloc
 import types
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from .holders import Holder, Reached, is_ours, referents, type_name
+from .holders import Holder, Reached, is_ours, type_name
 from .meters import collect
 from .places import caller_in_application, describe
 from .verdict import Site
@@ -42,10 +42,23 @@ OVERHEAD_BYTES = 24
 """What an allocator adds to a block at most, by rounding and its own header."""
 EXAMPLES = (1, 10, 100)
 """Which objects of a type are asked who keeps them, by when they are met."""
-_UNINTERESTING = {types.NoneType, bool, type, types.CodeType, types.FunctionType, types.ModuleType}
+NAMES_MAX = 256
+_ATOMS = {types.NoneType, bool}
+_CODE = {
+    type,
+    types.BuiltinFunctionType,
+    types.CodeType,
+    types.FunctionType,
+    types.GetSetDescriptorType,
+    types.MemberDescriptorType,
+    types.MethodDescriptorType,
+    types.ModuleType,
+    types.WrapperDescriptorType,
+}
 _RUNNING = {types.FrameType, types.GeneratorType, types.CoroutineType}
 _OURS = str(Path(__file__).parent)
 
+Answer = TypeVar("Answer")
 Caller = Callable[[int], "Generator[Calls | Pause, None, None]"]
 Line = tuple[str, int]
 Sizes = dict[tracemalloc.Traceback, tuple[int, int]]
@@ -65,67 +78,94 @@ class Growth:
 def find(per_call: float, seconds_per_call: float, call: Caller) -> Generator[Calls | Pause, None, Growth]:
     """Calls the operation some more, by call(count), and looks where the per_call bytes of each call stay."""
     count = max(STRETCH_CALLS_MIN, min(STRETCH_CALLS_MAX, int(STRETCH_S / max(seconds_per_call, 1e-6))))
-    was_on = tracemalloc.is_tracing()
-    if not was_on:
-        tracemalloc.start(FRAMES)
-    try:
+    with Tracing() as tracing:
         yield from call(max(STRETCH_CALLS_MIN, count // 4))
-        readings = [_read()]
-        for _ in range(STRETCHES):
+        tracing.read(0)
+        for stretch in range(1, STRETCHES + 1):
             yield from call(count)
-            readings.append(_read())
-        growing = dict(_even_growth(readings, count))
+            tracing.read(stretch * count)
+        return tracing.conclude(per_call)
+
+
+class Tracing:
+    """Stretches under tracemalloc, which may be on already and then stays on."""
+
+    def __init__(self) -> None:
+        self._was_on = tracemalloc.is_tracing()
+        self._readings: list[tuple[float, Sizes]] = []
+        if not self._was_on:
+            tracemalloc.start(FRAMES)
+
+    def __enter__(self) -> Tracing:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def __len__(self) -> int:
+        return len(self._readings)
+
+    def length(self) -> float:
+        """The progress of all stretches."""
+        return self._readings[-1][0] - self._readings[0][0]
+
+    def read(self, progress: float) -> None:
+        """A stretch begins, the one before ends."""
+        collect()
+        statistics = tracemalloc.take_snapshot().statistics("traceback")
+        sizes = {
+            each.traceback: (each.size, each.count)
+            for each in statistics
+            if not each.traceback[-1].filename.startswith((_OURS, tracemalloc.__file__))
+        }
+        self._readings.append((progress, sizes))
+
+    def conclude(self, rate: float) -> Growth:
+        """Where it stays, and stops tracing. rate: bytes by which everything grows in one unit of progress."""
+        growing = dict(_even_growth(self._readings))
         sites = _sites(growing)[:SITES_MAX]
+        survivors = _shallow(lambda: _survivors({site.lines[0] for site in sites}))
+        progress = self.length()
+        self.stop()
+        seen, holders = _with_holders(sites, survivors, progress)
         traced = sum(size for size, _ in growing.values())
         blocks = sum(number for _, number in growing.values())
-        unseen = per_call - traced - OVERHEAD_BYTES * blocks
-        is_native = unseen > per_call / 2
-        # In a thread: while tracemalloc runs, every object costs time by the depth of the stack that makes it.
-        with ThreadPoolExecutor(1) as pool:
-            survivors = pool.submit(_survivors, {line for _, line in sites}).result()
-    finally:
-        if not was_on:
+        is_native = rate - traced - OVERHEAD_BYTES * blocks > rate / 2
+        sentences = []
+        if is_native:
+            share = min(1.0, traced / rate)
+            sentences.append(f"Python's allocators account for {share:.0%} of it; the rest was allocated by C code")
+        # Only when all that has a holder is explained; a leak beside a cache is a leak.
+        known = [holder for holder in holders if holder.text and not is_native]
+        bounded = known[0].bounded if known and all(each.bounded for each in known) else ""
+        pending = known[0].pending if known and all(each.pending for each in known) else ""
+        return Growth(tuple(seen), is_native, tuple(sentences), bounded, pending)
+
+    def stop(self) -> None:
+        self._readings = []
+        if not self._was_on:
             tracemalloc.stop()
-    seen, holders = _with_holders(sites, survivors, count * STRETCHES)
-    sentences = []
-    if is_native:
-        sentences.append(
-            f"Python's allocators account for {traced:.0f} of {per_call:.0f} bytes per call; the rest was allocated "
-            f"by C code"
-        )
-    # Only when all that has a holder is explained; a leak beside a cache is a leak.
-    known = [holder for holder in holders if holder.text]
-    bounded = known[0].bounded if known and not is_native and all(each.bounded for each in known) else ""
-    pending = known[0].pending if known and not is_native and all(each.pending for each in known) else ""
-    return Growth(tuple(seen), is_native, tuple(sentences), bounded, pending)
 
 
-def _read() -> Sizes:
-    collect()
-    statistics = tracemalloc.take_snapshot().statistics("traceback")
-    return {
-        each.traceback: (each.size, each.count)
-        for each in statistics
-        if not each.traceback[-1].filename.startswith((_OURS, tracemalloc.__file__))
-    }
-
-
-def _even_growth(readings: list[Sizes], count: int) -> Iterator[tuple[tracemalloc.Traceback, tuple[float, float]]]:
-    """(call path, (bytes, blocks) per call) of those that grew in every stretch."""
+def _even_growth(
+    readings: list[tuple[float, Sizes]],
+) -> Iterator[tuple[tracemalloc.Traceback, tuple[float, float]]]:
+    """(call path, (bytes, blocks) per unit of progress) of those that grew in every stretch."""
     nothing = (0, 0)
-    for path in readings[-1]:
-        seen = [reading.get(path, nothing) for reading in readings]
-        sizes = [after - before for (before, _), (after, _) in pairwise(seen)]
-        usual = median(sizes)
-        if usual > 0 and min(sizes) >= EVEN_MIN * usual:
-            blocks = median(after - before for (_, before), (_, after) in pairwise(seen))
-            yield path, (usual / count, blocks / count)
+    lengths = [after - before for (before, _), (after, _) in pairwise(readings)]
+    for path in readings[-1][1]:
+        seen = [sizes.get(path, nothing) for _, sizes in readings]
+        rates = [(after - before) / by for ((before, _), (after, _)), by in zip(pairwise(seen), lengths, strict=True)]
+        usual = median(rates)
+        if usual > 0 and min(rates) >= EVEN_MIN * usual:
+            numbers = zip(pairwise(seen), lengths, strict=True)
+            yield path, (usual, median((after - before) / by for ((_, before), (_, after)), by in numbers))
 
 
-def _sites(growing: dict[tracemalloc.Traceback, tuple[float, float]]) -> list[tuple[Site, Line]]:
-    """By line that allocated, largest first, with the line."""
-    sums: dict[tuple[str, int], list[float]] = {}
-    largest: dict[tuple[str, int], tuple[float, tracemalloc.Traceback]] = {}
+def _sites(growing: dict[tracemalloc.Traceback, tuple[float, float]]) -> list[Site]:
+    """By line that allocated, largest first."""
+    sums: dict[Line, list[float]] = {}
+    largest: dict[Line, tuple[float, tracemalloc.Traceback]] = {}
     for path, (size, number) in growing.items():
         line = (path[-1].filename, path[-1].lineno)
         total = sums.setdefault(line, [0.0, 0.0])
@@ -135,12 +175,36 @@ def _sites(growing: dict[tracemalloc.Traceback, tuple[float, float]]) -> list[tu
             largest[line] = (size, path)
     found = []
     for line, (size, number) in sorted(sums.items(), key=lambda each: -each[1][0]):
-        site = Site(describe(*line), size, number)
-        if line in largest:
-            frames = [(frame.filename, frame.lineno) for frame in reversed(largest[line][1])]
-            site = replace(site, called_from=caller_in_application(frames, _OURS))
-        found.append((site, line))
+        frames = [(frame.filename, frame.lineno) for frame in reversed(largest[line][1])]
+        caller = caller_in_application(frames, _OURS)
+        found.append(
+            Site(
+                describe(*line),
+                size,
+                number,
+                called_from=describe(*caller) if caller is not None else "",
+                lines=(line, caller) if caller is not None else (line,),
+            )
+        )
     return found
+
+
+def _shallow(function: Callable[[], Answer]) -> Answer:
+    """Its answer, from a thread: while tracemalloc runs, every object costs time by the depth of the stack that makes
+    it. At the end of a program, when there are no more threads, from this one."""
+    answers: list[Answer] = []
+
+    def run() -> None:
+        sys.settrace(None)  # somebody's, by threading.settrace()
+        answers.append(function())
+
+    thread = threading.Thread(target=run, name="glassbottom-evidence")
+    try:
+        thread.start()
+        thread.join()
+    except RuntimeError:
+        return function()
+    return answers[0] if answers else function()
 
 
 @dataclass(frozen=True)
@@ -172,15 +236,19 @@ def _survivors(lines: set[Line]) -> dict[Line, Survivors]:
 
 
 def _objects() -> Iterator[object]:
-    """Every object that the garbage collector knows, what these refer to, and what is in dicts it does not know;
-    some more than once. Makes as few objects as possible: each costs time while tracemalloc runs."""
+    """Every object that the garbage collector knows, what these refer to, and what is in dicts it does not know; some
+    more than once. Leaves out what is usually code. Makes few objects: each costs time while tracemalloc runs."""
+    is_tracked = gc.is_tracked
     for each in gc.get_objects():
         yield each
-        if type(each) in _RUNNING and is_ours(each):
+        kind = type(each)
+        if kind in _CODE or (kind in _RUNNING and is_ours(each)):
             continue
-        for held in referents(each):
+        # The keys of small dicts are names.
+        held_by_it = each.values() if kind is dict and len(each) <= NAMES_MAX else gc.get_referents(each)
+        for held in held_by_it:
             kind = type(held)
-            if kind in _UNINTERESTING or gc.is_tracked(held):
+            if kind in _CODE or kind in _ATOMS or is_tracked(held):
                 continue
             yield held
             if kind is dict or kind is tuple:
@@ -188,15 +256,16 @@ def _objects() -> Iterator[object]:
 
 
 def _with_holders(
-    sites: list[tuple[Site, Line]], survivors: dict[Line, Survivors], calls: int
+    sites: list[Site], survivors: dict[Line, Survivors], progress: float
 ) -> tuple[list[Site], list[Holder]]:
     reached = Reached([survivors, *(each.examples for each in survivors.values())])
     seen, holders = [], []
-    for site, line in sites:
-        common = survivors[line].sizes.most_common(TYPES_MAX)
-        examples = survivors[line].examples
-        holder = reached.holder_of(examples[common[0][0]]) if common else Holder("")
+    for site in sites:
+        of_line = survivors[site.lines[0]]
+        common = of_line.sizes.most_common(TYPES_MAX)
+        holder = reached.holder_of(of_line.examples[common[0][0]]) if common else Holder("")
         holders.append(holder)
-        shares = tuple((name, size / calls) for name, size in common)
+        shares = tuple((name, size / progress) for name, size in common)
         seen.append(replace(site, types=shares, holder=holder.text))
+    reached.forget()
     return seen, holders

@@ -8,6 +8,7 @@ tracking, and with them half of the caches of this world.
 from __future__ import annotations
 
 import gc
+import inspect
 import sys
 import types
 from collections import deque
@@ -46,19 +47,27 @@ class Reached:
         # What this walk itself makes is not the application's either.
         self._hidden = {id(self), id(vars(self)), id(self._above), id(self._names), *map(id, hidden)}
         self._walk(list(self._roots()))
-        # What only the collector knows: kept by C code, or waiting in cycles.
-        self._walk([each for each in gc.get_objects() if id(each) not in self._above])
+        # What only the collector knows: kept by C code or a function that runs, or waiting in cycles.
+        for each in gc.get_objects():
+            if id(each) not in self._above and id(each) not in self._hidden and not is_ours(each):
+                for held in referents(each):
+                    if type(held) not in _ATOMS and held is not each:
+                        self._above.setdefault(id(held), each)
 
     def holder_of(self, target: object) -> Holder:
         """Who keeps an object that lived before this walk."""
-        chain = [target]
-        while (upper := self._above.get(id(chain[-1]))) is not None:
+        chain, met = [target], {id(target)}
+        while (upper := self._above.get(id(chain[-1]))) is not None and id(upper) not in met:
             chain.append(upper)
+            met.add(id(upper))
         chain.reverse()
-        if id(chain[0]) not in self._names:
-            return Holder("no module or running function leads to it: C code or cycles keep it")
         explained = _explains(chain)
         return Holder(self._way_down(chain), explained.bounded, explained.pending)
+
+    def forget(self) -> None:
+        """Lets go of everything: what was reached may refer to this walk, and nobody may collect cycles here."""
+        self._above.clear()
+        self._names.clear()
 
     def _walk(self, level: list[Any]) -> None:
         above, hidden = self._above, self._hidden
@@ -84,11 +93,12 @@ class Reached:
             if isinstance(module, types.ModuleType) and not name.startswith(_PACKAGE):
                 self._names[id(vars(module))] = name
                 yield vars(module)
-        for top in list(sys._current_frames().values()):
+        # The collector does not know the frames of functions that run. Before 3.13, whoever looks at their locals makes
+        # the next call of a trace function write these old values back into the function.
+        for top in list(sys._current_frames().values()) if sys.version_info >= (3, 13) else ():
             frame: types.FrameType | None = top
             while frame is not None:
-                # The collector does not know the frames of functions that run.
-                if not is_ours(frame) and frame.f_locals is not frame.f_globals:
+                if not is_ours(frame) and frame.f_code.co_flags & inspect.CO_OPTIMIZED:
                     for name, value in list(frame.f_locals.items()):
                         if id(value) not in self._names and type(value) not in (types.ModuleType, *_ATOMS):
                             self._names[id(value)] = f"local {name} of {frame.f_code.co_qualname}"
@@ -97,19 +107,21 @@ class Reached:
 
     def _way_down(self, chain: list[Any]) -> str:
         """chain: from the root on."""
-        root = self._names[id(chain[0])]
-        is_module = isinstance(chain[0], dict) and not root.startswith("local ")
-        text = root
-        if is_module and len(chain) > 1:
-            text = f"{text}{_edge(chain[0], chain[1])}"
+        root = self._names.get(id(chain[0]))
+        end = "" if root is not None else ", which a local variable, a cycle or C code keeps"
+        if root is None:
+            text = _kind(chain[0])
+        elif isinstance(chain[0], dict) and not root.startswith("local ") and len(chain) > 1:
+            text = f"{root}{_edge(chain[0], chain[1])} ({_kind(chain[1])})"
             chain = chain[1:]
-        text += f" ({_kind(chain[0])})"
+        else:
+            text = f"{root} ({_kind(chain[0])})"
         for upper, lower in pairwise(chain):
             edge = _edge(upper, lower)
             if isinstance(lower, dict) and _namespace(upper) is lower:
                 continue
             text += f"{edge} → {_kind(lower)}"
-        return text
+        return text + end
 
 
 def referents(each: Any) -> list[Any]:

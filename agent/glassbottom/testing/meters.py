@@ -39,11 +39,12 @@ def gc_is_on() -> bool:
 
 
 class Meters:
-    """Readings of what is in use, over calls made. Memory: 4 arrays of READINGS_MAX; the rest is thinned."""
+    """Readings of what is in use, over progress: calls made, or whatever rises. Memory: 4 arrays, made at once."""
 
-    def __init__(self) -> None:
-        self._calls = array("d", bytes(8 * READINGS_MAX))
-        self._columns = {name: array("d", bytes(8 * READINGS_MAX)) for name in COLUMNS}
+    def __init__(self, readings_max: int = READINGS_MAX) -> None:
+        self._max = readings_max
+        self._progress = array("d", bytes(8 * readings_max))
+        self._columns = {name: array("d", bytes(8 * readings_max)) for name in COLUMNS}
         self._count = 0
         self._page_bytes = os.sysconf("SC_PAGE_SIZE")
         self._statm = Path("/proc/self/statm")
@@ -51,36 +52,48 @@ class Meters:
     def __len__(self) -> int:
         return self._count
 
-    def read(self, calls: int) -> None:
-        """Adds a reading. The garbage collector has run before, if it is on."""
-        if self._count == READINGS_MAX:
-            self._thin()
+    def read(self, progress: float) -> None:
+        """Adds a reading. The garbage collector has run before, if it is on. When full, thins first."""
+        if self._count == self._max:
+            self.thin()
         small, arenas = _pymalloc()
         in_use, from_system = _malloc()
         at = self._count
-        self._calls[at] = calls
+        self._progress[at] = progress
         self._columns["small"][at] = small
         self._columns["malloc"][at] = in_use
         self._columns["elsewhere"][at] = self._resident() - arenas - from_system
         self._count += 1
 
-    def since(self, calls: float) -> tuple[Sequence[float], dict[str, Sequence[float]]]:
-        """(calls, values by column) of the readings from that many calls on."""
-        first = next((i for i in range(self._count) if self._calls[i] >= calls), self._count)
-        return self._calls[first : self._count], {
+    def thin(self) -> None:
+        """Keeps every second reading."""
+        kept = self._count // 2
+        for column in (self._progress, *self._columns.values()):
+            for i in range(kept):
+                column[i] = column[2 * i]
+        self._count = kept
+
+    def since(self, progress: float) -> tuple[Sequence[float], dict[str, Sequence[float]]]:
+        """(progress, values by column and "both", the sum of both allocators) of the readings from there on."""
+        first = next((i for i in range(self._count) if self._progress[i] >= progress), self._count)
+        columns: dict[str, Sequence[float]] = {
             name: column[first : self._count] for name, column in self._columns.items()
         }
+        columns["both"] = [small + malloc for small, malloc in zip(columns["small"], columns["malloc"], strict=True)]
+        return self._progress[first : self._count], columns
+
+    def last_progress(self) -> float:
+        """That of the last reading; 0.0 without one."""
+        return self._progress[self._count - 1] if self._count else 0.0
 
     def in_use(self) -> float:
-        """Bytes in use of both allocators at the last reading."""
+        """Bytes in use of both allocators at the last reading; 0.0 without one."""
         at = self._count - 1
-        return self._columns["small"][at] + self._columns["malloc"][at]
+        return self._columns["small"][at] + self._columns["malloc"][at] if self._count else 0.0
 
-    def _thin(self) -> None:
-        for column in (self._calls, *self._columns.values()):
-            for i in range(READINGS_MAX // 2):
-                column[i] = column[2 * i]
-        self._count = READINGS_MAX // 2
+    def grown(self) -> float:
+        """How much more than at the first reading."""
+        return max(0.0, self.in_use() - self._columns["small"][0] - self._columns["malloc"][0])
 
     def _resident(self) -> int:
         try:

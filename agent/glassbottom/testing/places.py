@@ -23,14 +23,14 @@ def describe(file: str, line: int) -> str:
     return f"{shown}:{line} {function}".rstrip()
 
 
-def caller_in_application(frames: Iterable[tuple[str, int]], ours: str) -> str:
-    """The innermost line that is the application's, "" if the very innermost is. frames: innermost first."""
+def caller_in_application(frames: Iterable[tuple[str, int]], ours: str) -> tuple[str, int] | None:
+    """The innermost line that is the application's; None if the very innermost is. frames: innermost first."""
     for depth, (file, line) in enumerate(frames):
         if file.startswith(ours):
-            return ""
+            return None
         if is_application(file):
-            return describe(file, line) if depth else ""
-    return ""
+            return (file, line) if depth else None
+    return None
 
 
 def is_application(file: str) -> bool:

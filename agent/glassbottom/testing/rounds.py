@@ -130,7 +130,7 @@ class _Decision:
         if self._is_flat(seen):
             return self._healthy("memory in use does not grow from round to round")
         suspect = self._suspect(seen)
-        grown = self._grown()
+        grown = self._meters.grown()
         if suspect is not None and (
             grown >= GROWTH_BYTES_MAX
             or (self._calls >= LEAK_CALLS_MIN and self._is_enough(elapsed_s, grown))
@@ -156,9 +156,7 @@ class _Decision:
     def _trends(self) -> dict[str, Trend]:
         """By column and for the sum of both allocators, of what came after warm-up; {} where there is too little."""
         calls, columns = self._meters.since(self._calls * WINDOW_FROM)
-        both = [small + malloc for small, malloc in zip(columns["small"], columns["malloc"], strict=True)]
-        series = {**columns, "both": both}
-        found = {name: trend(calls, values) for name, values in series.items()}
+        found = {name: trend(calls, values) for name, values in columns.items()}
         return {name: each for name, each in found.items() if each is not None}
 
     def _is_flat(self, seen: dict[str, Trend]) -> bool:
@@ -185,14 +183,10 @@ class _Decision:
     def _allowed(self) -> float:
         return max(self._limits.bytes_per_call, RESOLUTION_BYTES)
 
-    def _grown(self) -> float:
-        _, columns = self._meters.since(0)
-        return max(0.0, columns["small"][-1] + columns["malloc"][-1] - columns["small"][0] - columns["malloc"][0])
-
     # Where it stays
 
     def _accuse(self, suspect: Trend) -> Generator[Calls | Pause, None, Verdict]:
-        before, grown = self._meters.in_use(), self._grown()
+        before, grown = self._meters.in_use(), self._meters.grown()
         yield Pause(SETTLE_S)
         collect()
         self._meters.read(self._calls)

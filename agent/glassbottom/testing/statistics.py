@@ -44,7 +44,11 @@ class Trend:
     @property
     def is_steady(self) -> bool:
         """Whether it rose like what never ends."""
-        return self.p <= P_MAX and self.low > 0 and self.tail >= TAIL_MIN and self.jump <= JUMP_MAX
+        return self.is_steady_at(P_MAX)
+
+    def is_steady_at(self, p_max: float) -> bool:
+        """The same for another chance of being wrong."""
+        return self.p <= p_max and self.low > 0 and self.tail >= TAIL_MIN and self.jump <= JUMP_MAX
 
 
 def trend(calls: Sequence[float], values: Sequence[float]) -> Trend | None:

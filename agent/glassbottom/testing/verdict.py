@@ -25,7 +25,8 @@ class Undecided(UserWarning):
 @dataclass(frozen=True)
 class Site:
     """A place that allocated what stays. place: "FILE:LINE function". called_from: the same, of the nearest code of
-    the application where the place is not. types: (name, bytes per call), largest first. holder: who keeps it."""
+    the application where the place is not. types: (name, bytes per call), largest first. holder: who keeps it.
+    lines: (file, line) of both."""
 
     place: str
     bytes_per_call: float
@@ -33,6 +34,7 @@ class Site:
     called_from: str = ""
     types: tuple[tuple[str, float], ...] = ()
     holder: str = ""
+    lines: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,12 @@ class Verdict:
         lines = [self._headline(name)]
         lines += [f"  evidence  {sentence}" for sentence in self.evidence]
         for site in self.sites:
-            lines.append(
-                f"  site      {site.place}: {_bytes(site.bytes_per_call)} in {site.blocks_per_call:.3g} blocks per call"
-            )
+            price = f"{readable_bytes(site.bytes_per_call)} in {site.blocks_per_call:.3g} blocks per call"
+            lines.append(f"  site      {site.place}: {price}")
             if site.called_from:
                 lines.append(f"    from    {site.called_from}")
             if site.types:
-                lines.append("    types   " + ", ".join(f"{name} {_bytes(size)}" for name, size in site.types))
+                lines.append("    types   " + ", ".join(f"{name} {readable_bytes(size)}" for name, size in site.types))
             if site.holder:
                 lines.append(f"    held by {site.holder}")
         if self.would_change:
@@ -74,13 +75,12 @@ class Verdict:
         if self.outcome is Outcome.HEALTHY:
             return f"{name} does not leak: {took}"
         says = "leaks" if self.outcome is Outcome.LEAK else "may leak"
-        return (
-            f"{name} {says} {_bytes(self.bytes_per_call)} per call ({_bytes(self.low)} to {_bytes(self.high)}; "
-            f"{_bytes(self.limit)} are allowed), {self.kind}: {took}"
-        )
+        size, low, high, limit = map(readable_bytes, (self.bytes_per_call, self.low, self.high, self.limit))
+        return f"{name} {says} {size} per call ({low} to {high}; {limit} are allowed), {self.kind}: {took}"
 
 
-def _bytes(size: float) -> str:
+def readable_bytes(size: float) -> str:
+    """As a person reads it."""
     if abs(size) >= 10_485_760:
         return f"{size / 1_048_576:.1f} MiB"
     if abs(size) >= 10_240:

@@ -37,6 +37,7 @@ COMMANDS = {
     "read": "Read what memray or py-spy recorded: a capture, or a FILE.",
     "collector": "Run a collector here, which stores and answers.",
     "run": "Run a Python program with the agent in it.",
+    "check-leak": "Run a Python program and say whether its memory only grows.",
     "demo": "Watch a leak being found, from load to verdict.",
 }
 
@@ -112,7 +113,7 @@ def _dispatch(line: list[str]) -> int:
 
 
 def _run(name: str, line: list[str]) -> int:
-    module = import_module(f"{__name__}.{name}")
+    module = import_module(f"{__name__}.{name.replace('-', '_')}")
     if hasattr(module, "delegate"):
         return int(module.delegate(line))
     from .parsing import parser_for
