@@ -20,6 +20,7 @@ from pathlib import Path
 from threading import Timer
 from typing import Any
 
+NAMES_MAX = 256
 OBJECTS_MAX = 3_000_000
 """Looked at; a larger heap is told as far as that goes."""
 _HERE = str(Path(__file__).parent)
@@ -117,7 +118,8 @@ class Reached:
         else:
             text = f"{root} ({_kind(chain[0])})"
         for upper, lower in pairwise(chain):
-            edge = _edge(upper, lower)
+            # The keys of large dicts are data, not names.
+            edge = _edge(upper, lower) if not isinstance(upper, dict) or len(upper) <= NAMES_MAX else ""
             if isinstance(lower, dict) and _namespace(upper) is lower:
                 continue
             text += f"{edge} → {_kind(lower)}"
