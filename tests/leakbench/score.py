@@ -101,7 +101,7 @@ class Score:
 
     found: a right place is called a leak, or where there is none, a finding of the right kind.
     rank: position of the first right answer among all findings, from 1. ratio: bytes per operation, stated over true.
-    false_alarms: leaks called in the fixed version or the control. also_accused: where the case keeps nothing.
+    false_alarms: leaks called in the fixed version or the control. also_accused: in the background.
     """
 
     case: str
@@ -165,7 +165,7 @@ def score(case: Case, leaky: Run | None, fixed: Run | None, true_bytes: float, r
     accused = tuple(
         str(each.near or each.place)
         for each in (leaky.findings if leaky is not None else ())
-        if each.verdict == LEAK and each.place.file and not (each.is_of_case(route) or _answers(each, case))
+        if each.verdict == LEAK and each.is_of_background
     )
     return Score(
         case=case.id,
