@@ -373,6 +373,24 @@ def test_stopping_ends_what_runs_tells_the_collector_and_takes_no_more(tables: T
     assert table.last() == (REFUSED, "The process is ending.")
 
 
+def test_one_that_gets_no_thread_fails_with_the_reason_and_the_next_may_begin(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_thread: _threads.Thread) -> None:
+        raise RuntimeError("can't start new thread")  # as where a control group allows no more
+
+    table = tables(GivenCapture(b"x"))
+    with monkeypatch.context() as patched:
+        patched.setattr(_threads.Thread, "start", refuse)
+        table.order()
+    table.work()
+    assert table.last() == (FAILED, "There is no thread for it: can't start new thread.")
+    assert table.files() == []
+    table.clock.advance(100.0)
+    table.order("b" * 32)
+    assert table.last()[0] == STARTED
+
+
 def test_a_kind_that_is_unknown_or_not_installed_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CaptureError, match="may be older than the collector"):
         find("dump_universe")

@@ -123,8 +123,13 @@ class Desk:
             self._job = job
             self._started += 1
             self._tell(command.id, STARTED)
-            job.thread = _threads.Thread(self._run, "glassbottom-capture", (job,))
-            job.thread.start()
+            thread = _threads.Thread(self._run, "glassbottom-capture", (job,))
+            try:
+                thread.start()
+                job.thread = thread
+            except RuntimeError as error:  # the interpreter is on its way out, or the system has no thread left
+                job.error, job.over = f"There is no thread for it: {error}.", True
+                self._wake()
 
     def work(self, now_s: float) -> float:
         """Sees after what runs; returns when it next must, on the monotonic clock."""
