@@ -12,6 +12,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tests.support.collector_process import python_environment
+
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = {
     "GLASSBOTTOM_SNAPSHOT_INTERVAL_S": "0.3",
@@ -39,6 +41,25 @@ def python(code: str, endpoint: str, *arguments: str, **environ: str) -> subproc
         check=False,
         cwd=ROOT,
     )
+
+
+@contextlib.contextmanager
+def waiting(code: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A program that has said "ready", lives until a line comes from its standard input, and must end well."""
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=python_environment(None),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield process
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.close()
+        assert process.wait(30) == 0
 
 
 class Server:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import threading
 from collections.abc import Iterator, Sequence
 
 import grpc
@@ -13,6 +11,8 @@ from glassbottom_collector.api.query import Query
 from glassbottom_collector.api.snapshots import Snapshots
 from glassbottom_collector.model.live import CommandAnswer, InstanceLive
 from glassbottom_collector.storage import Reader, StoreStatistics
+
+from tests.support import async_server
 
 
 class NobodyElse:
@@ -50,26 +50,12 @@ def listening(
     statistics: StoreStatistics | None = None,
 ) -> Iterator[grpc.Channel]:
     """The way to such a server, which also answers about snapshots."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="query-server", daemon=True)
-    thread.start()
 
-    async def start() -> tuple[grpc.aio.Server, int]:
-        server = grpc.aio.server()
+    def add(server: grpc.aio.Server) -> None:
         store = statistics or StoreStatistics({}, ())
         query = Query(reader, NobodyElse(live), lambda: store, now_ns - 10**9, lambda: now_ns)
         query_pb2_grpc.add_QueryServiceServicer_to_server(query, server)
         snapshots_pb2_grpc.add_SnapshotServiceServicer_to_server(Snapshots(reader, lambda: now_ns), server)
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        return server, port
 
-    server, port = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
-    try:
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield channel
-    finally:
-        asyncio.run_coroutine_threadsafe(server.stop(1), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()
+    with async_server.serving(add) as channel:
+        yield channel

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support.cli import Cli
-from tests.support.collector_process import CollectorProcess, collector_process, python_environment
+from tests.support.collector_process import CollectorProcess, collector_process
+from tests.support.programs import waiting
 from tests.support.schemas import validate_strictly
 
 PROGRAM = """
@@ -44,20 +44,8 @@ def collector() -> Iterator[CollectorProcess]:
 
 @pytest.fixture(scope="module")
 def program(collector: CollectorProcess) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, collector.address],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=python_environment(None),
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+    with waiting(PROGRAM, collector.address) as process:
         yield process
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.close()
-        assert process.wait(30) == 0
 
 
 @pytest.fixture
