@@ -18,7 +18,11 @@ from .heap_symbols import LABEL_CHARACTERS_MAX, STACK_FRAMES_MAX, frame_id, line
 PLACES_MAX = 10_000
 """Places remembered by code object and offset; beyond that all are forgotten and looked up again."""
 
-KNOWN_MAX = 20_000
+BATCHES_REMEMBERED = 4
+"""A place that this many to twice as many batches did not name is forgotten, and its code object released: a process
+that makes functions anew would otherwise have its dead ones kept by us, at some 1.2 KB each."""
+
+KNOWN_MAX = 8_192
 """Ids remembered as known to the collector, some 100 bytes each; beyond that all are forgotten and told again."""
 
 
@@ -40,8 +44,10 @@ class Definer:
         self._frames: dict[int, tuple[str, str, int]] = {}
         self._stacks: dict[int, tuple[tuple[int, ...], bool, str]] = {}
         # Most places come again with every batch, and finding a line takes long. Each keeps its code object, so that
-        # no other can have its id.
+        # no other can have its id. Those named lately, and those named before them.
         self._places: dict[tuple[int, int], tuple[CodeType, int]] = {}
+        self._older_places: dict[tuple[int, int], tuple[CodeType, int]] = {}
+        self._batches = 0
 
     def welcomed(self, store_id: str, store_changed: bool) -> None:
         """A store that is new knows nothing."""
@@ -60,10 +66,11 @@ class Definer:
     def code(self, code: CodeType, offset: int = -1) -> int:
         """The id of an instruction of a code object; of its first line with offset -1."""
         place = (id(code), offset)
-        seen = self._places.get(place)
+        seen = self._places.get(place) or self._older_places.get(place)
         if seen is not None and (seen[1] in self._known or seen[1] in self._frames):
-            return seen[1]
-        found = self.frame(code.co_qualname, code.co_filename, line_at(code, offset))
+            found = seen[1]
+        else:
+            found = self.frame(code.co_qualname, code.co_filename, line_at(code, offset))
         if len(self._places) >= PLACES_MAX:
             self._places.clear()
         self._places[place] = (code, found)
@@ -90,6 +97,9 @@ class Definer:
         for identity, (frames, truncated, label) in self._stacks.items():
             message.definitions.stacks.add(id=identity, frames=frames, truncated=truncated, label=label)
         self._frames, self._stacks = {}, {}
+        self._batches += 1
+        if self._batches % BATCHES_REMEMBERED == 0:
+            self._places, self._older_places = {}, self._places
         # What is known already, this batch relies on: it means nothing to another store.
         store_id = self._store_id if self._known else ""
         queue.put(stream, encode(message.SerializeToString()), rows=rows, store_id=store_id, on_stored=self._told(ids))

@@ -17,7 +17,7 @@ from ..wire.v1 import common_pb2
 TEXT_CHARACTERS_MAX = 1024
 STACK_FRAMES_MAX = 128
 LABEL_CHARACTERS_MAX = 255
-KNOWN_MAX = 50_000
+KNOWN_MAX = 12_288
 """Ids remembered as known to the collector; beyond that all are forgotten and told again."""
 BREATH_EVERY = 32
 """Stacks resolved between two offers of the GIL to the application, some tenths of a millisecond."""
@@ -150,8 +150,13 @@ class Symbols:
             self._known.add(found)
 
     def is_overfull(self) -> bool:
-        """Whether more ids are remembered than KNOWN_MAX: the next reading should start from nothing."""
-        return len(self._known) > KNOWN_MAX
+        """Whether many more ids are remembered than are in use: the next reading should start from nothing.
+
+        KNOWN_MAX, some 80 bytes each, is room for the ids of a service of ordinary size; a large one gets more, or it
+        would tell everything anew all the time.
+        """
+        in_use = len(self._stack_of_node) + len(self._frame_of_place) + len(self._type_of_index)
+        return len(self._known) > max(KNOWN_MAX, 2 * in_use)
 
     def _is_new(self, found: int, ids: list[int]) -> bool:
         if found in self._told:
