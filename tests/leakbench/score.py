@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from tests.leakbench.case import Case, Site
@@ -50,7 +50,8 @@ class Found:
         """From what asdict() made of one."""
         near = Place(**stored["near"]) if stored["near"] else None
         path = tuple(Place(**each) for each in stored["path"])
-        return cls(**{**stored, "place": Place(**stored["place"]), "near": near, "path": path})
+        lists = {"path": path, "routes": tuple(stored["routes"]), "against": tuple(stored["against"])}
+        return cls(**{**stored, **lists, "place": Place(**stored["place"]), "near": near})
 
     @property
     def is_of_background(self) -> bool:
@@ -73,53 +74,93 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Run:
-    """One variant, at its end. first_leak_s: when a right place was first called a leak; None: never.
+class Look:
+    """What was called a leak when somebody asked in the middle. at_s: seconds since the process was ready.
 
-    ever: times anything was called a leak while it ran, of so many looks.
+    to_ns: end of the window asked about, nanoseconds since the Unix epoch. growing: findings that were only that.
+    """
+
+    at_s: float
+    to_ns: int
+    called: tuple[Found, ...]
+    growing: int = 0
+
+    @classmethod
+    def of(cls, stored: dict[str, Any]) -> Look:
+        """From what asdict() made of one."""
+        return cls(**{**stored, "called": tuple(Found.of(each) for each in stored["called"])})
+
+    @classmethod
+    def of_findings(cls, at_s: float, to_ns: int, findings: Sequence[Found]) -> Look:
+        """What is remembered of an answer: the leaks, without their call paths."""
+        called = tuple(replace(each, path=()) for each in findings if each.verdict == LEAK)
+        return cls(at_s, to_ns, called, sum(each.verdict == GROWING for each in findings))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One variant: what is said at its end, and at each look of which the end is the last.
+
+    service, began_ns, ended_ns: what to ask about. operations, seconds: how many there were in how long.
     """
 
     variant: str
     findings: tuple[Found, ...]
     operations: int
     seconds: float
-    first_leak_s: float | None
-    ever: int
-    looks: int
+    looks: tuple[Look, ...] = ()
     notes: tuple[str, ...] = ()
     error: str = ""
+    service: str = ""
+    began_ns: int = 0
+    ended_ns: int = 0
 
     @classmethod
     def of(cls, stored: dict[str, Any]) -> Run:
         """From what asdict() made of one."""
-        return cls(**{**stored, "findings": tuple(Found.of(each) for each in stored["findings"])})
+        lists = {
+            "findings": tuple(Found.of(each) for each in stored["findings"]),
+            "looks": tuple(Look.of(each) for each in stored["looks"]),
+            "notes": tuple(stored["notes"]),
+        }
+        return cls(**{**stored, **lists})
 
 
 @dataclass(frozen=True)
 class Score:
-    """The row of one case. None: does not apply, or nothing was said about it.
+    """The row of one case. None: does not apply; where a leak is not found or nothing is said, the answer is False.
 
     found: a right place is called a leak, or where there is none, a finding of the right kind.
-    rank: position of the first right answer among all findings, from 1. ratio: bytes per operation, stated over true.
-    false_alarms: leaks called in the fixed version or the control. also_accused: in the background.
+    rank: position of the first right answer among all findings, from 1. top: whether that is the first; None where
+    there is no right place. ratio: bytes per operation, stated over true; None as well when no leak is found.
+    held: the holder that is told. quiet: nothing is called a leak at the end of the mended version or the control.
+    false_alarms: what is. wrong_looks: what is called a leak at any look at it, of so many `looks`.
+    also_accused: leaks in the healthy part, beside the leaky version.
+    first_leak_s: when a right place was first called a leak, and after how many operations.
     """
 
     case: str
     title: str
-    found: bool | None
-    rank: int | None
-    place: str
-    ratio: float | None
-    kind: bool | None
-    operation: bool | None
-    holder: bool | None
-    quiet: bool | None
-    false_alarms: tuple[str, ...]
-    also_accused: tuple[str, ...]
-    growing: int
-    first_leak_s: float | None
-    true_bytes: float
-    why: str
+    found: bool | None = None
+    rank: int | None = None
+    top: bool | None = None
+    place: str = ""
+    ratio: float | None = None
+    kind: bool | None = None
+    operation: bool | None = None
+    holder: bool | None = None
+    held: str = ""
+    quiet: bool | None = None
+    false_alarms: tuple[str, ...] = ()
+    wrong_looks: tuple[str, ...] = ()
+    looks_wrong: int = 0
+    looks: int = 0
+    also_accused: tuple[str, ...] = ()
+    growing: int = 0
+    first_leak_s: float | None = None
+    first_leak_operations: int | None = None
+    true_bytes: float = 0.0
+    why: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -134,56 +175,66 @@ def is_right(found: Found, sites: Sequence[Site]) -> bool:
 
 def score(case: Case, leaky: Run | None, fixed: Run | None, true_bytes: float, route: str) -> Score:
     """Of one case. true_bytes: measured, per operation. route: of the operation."""
-    rank = ratio = kind = operation = holder = found = None
-    place = why = ""
-    growing = 0
+    row = Score(case=case.id, title=case.title, true_bytes=true_bytes)
     if leaky is not None:
-        right = [
-            (position, each)
-            for position, each in enumerate(leaky.findings, start=1)
-            if each.verdict == LEAK and _answers(each, case)
-        ]
-        found = bool(right)
-        growing = sum(each.verdict == GROWING and _answers(each, case) for each in leaky.findings)
-        if right:
-            rank, first = right[0]
-            place = str(first.place)
-            ratio = _ratio(case, leaky, true_bytes, route)
-            kind = first.kind in case.kinds if first.kind else None
-            operation = first.main_route == route if first.main_route else None
-            held = [each.holder for _, each in right if each.holder]
-            holder = any(case.holder in each for each in held) if case.holder and held else None
-        else:
-            why = leaky.error or _why_not(case, leaky, route)
-    quiet = None
-    alarms: tuple[str, ...] = ()
+        row = _of_leaky(row, case, leaky, route)
     if fixed is not None:
-        alarms = tuple(str(each.near or each.place) for each in fixed.findings if each.verdict == LEAK)
-        quiet = not alarms and not fixed.error
-        if fixed.error:
-            why = f"{why} fixed: {fixed.error}".strip()
-    accused = tuple(
-        str(each.near or each.place)
-        for each in (leaky.findings if leaky is not None else ())
-        if each.verdict == LEAK and each.is_of_background
+        row = _of_fixed(row, fixed)
+    return row
+
+
+def _of_leaky(row: Score, case: Case, run: Run, route: str) -> Score:
+    right = [
+        (position, each)
+        for position, each in enumerate(run.findings, start=1)
+        if each.verdict == LEAK and _answers(each, case)
+    ]
+    first_s = next((look.at_s for look in run.looks if any(_answers(each, case) for each in look.called)), None)
+    row = replace(
+        row,
+        found=bool(right),
+        top=False if case.sites else None,
+        kind=False,
+        holder=False if case.holder else None,
+        growing=sum(each.verdict == GROWING and _answers(each, case) for each in run.findings),
+        also_accused=tuple(
+            str(each.near or each.place) for each in run.findings if each.verdict == LEAK and each.is_of_background
+        ),
+        first_leak_s=first_s,
+        first_leak_operations=None if first_s is None else round(first_s * case.per_second),
+        why="" if right else run.error or _why_not(case, run, route),
     )
-    return Score(
-        case=case.id,
-        title=case.title,
-        found=found,
+    if not right:
+        return row
+    rank, first = right[0]
+    held = next((each.holder for _, each in right if case.holder and case.holder in each.holder), "")
+    return replace(
+        row,
         rank=rank,
-        place=place,
-        ratio=ratio,
-        kind=kind,
-        operation=operation,
-        holder=holder,
-        quiet=quiet,
+        top=rank == 1 if case.sites else None,
+        place=str(first.place),
+        ratio=_ratio(case, run, row.true_bytes, route),
+        kind=first.kind in case.kinds,
+        operation=first.main_route == route if first.main_route else None,
+        holder=bool(held) if case.holder else None,
+        held=held or next((each.holder for _, each in right if each.holder), ""),
+    )
+
+
+def _of_fixed(row: Score, run: Run) -> Score:
+    alarms = tuple(str(each.near or each.place) for each in run.findings if each.verdict == LEAK)
+    wrong = [look for look in run.looks if look.called]
+    return replace(
+        row,
+        quiet=not alarms and not run.error,
         false_alarms=alarms,
-        also_accused=accused,
-        growing=growing,
-        first_leak_s=leaky.first_leak_s if leaky is not None else None,
-        true_bytes=true_bytes,
-        why=why,
+        wrong_looks=tuple(
+            f"{look.at_s:.0f} s: {', '.join(f'{each.near or each.place} ({each.kind})' for each in look.called[:4])}"
+            for look in wrong
+        ),
+        looks_wrong=len(wrong),
+        looks=len(run.looks),
+        why=f"{row.why} fixed: {run.error}".strip() if run.error else row.why,
     )
 
 

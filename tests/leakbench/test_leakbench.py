@@ -5,13 +5,17 @@ How good the verdict is, is measured by `make bench-leaks`; here a few cases sho
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from tests.leakbench import environments
 from tests.leakbench.case import CYCLIC, FIXED, LEAKY, NATIVE, NONE, REACHABLE, ROOT, Case, Site, kept, load, names
-from tests.leakbench.run import measure, run_case
-from tests.leakbench.score import Found, Place, Run, score
+from tests.leakbench.score import Found, Look, Place, Run, score
+from tests.leakbench.stores import Kept, again, keep
 from tests.leakbench.table import markdown, summary
+from tests.leakbench.watch import Pace, measure, run_case
 
 pytestmark = pytest.mark.once
 
@@ -32,7 +36,8 @@ def found(place: Place = HERE, verdict: str = "leak", **more: object) -> Found:
 
 
 def run(*findings: Found, variant: str = LEAKY, operations: int = 100, seconds: float = 10.0) -> Run:
-    return Run(variant, findings, operations, seconds, 4.0, 1, 2)
+    looks = (Look.of_findings(2.0, 2, ()), Look.of_findings(4.0, 4, findings))
+    return Run(variant, findings, operations, seconds, looks)
 
 
 # --- The cases ---
@@ -74,9 +79,9 @@ def test_what_stays_is_measured_without_the_agent() -> None:
     assert fixed < leaky / 20
 
 
-def test_a_run_goes_through_agent_and_collector_and_lists_the_place() -> None:
+def test_a_run_goes_through_agent_and_collector_and_what_is_kept_of_it_says_the_same_again(tmp_path: Path) -> None:
     loaded = load("s9")
-    runs, true_bytes = run_case(loaded, seconds=6, snapshot_s=0.2, interval_bytes=4096)
+    runs, true_bytes = run_case(loaded, Pace(seconds=6, snapshot_s=0.2, interval_bytes=4096), tmp_path / "data")
     assert true_bytes == pytest.approx(loaded.case.bytes_per_operation, rel=0.5)
     for variant in (LEAKY, FIXED):
         assert runs[variant].error == ""
@@ -84,6 +89,16 @@ def test_a_run_goes_through_agent_and_collector_and_lists_the_place() -> None:
     kept_lines = {site.line for site in loaded.case.sites}
     listed = {each.place.line for each in runs[LEAKY].findings if each.place.file.endswith("s9_stored_exceptions.py")}
     assert listed & kept_lines, runs[LEAKY]
+    assert keep(tmp_path / "data", Kept("S9", runs, true_bytes, {}), tmp_path / "S9") == ""
+    assert not (tmp_path / "data").exists()
+    for looks in (True, False):
+        asked = again(tmp_path / "S9", looks)
+        assert asked.true_bytes == true_bytes
+        for variant, run_then in runs.items():
+            assert asked.runs[variant].findings == run_then.findings
+            wanted = run_then.looks if looks else run_then.looks[-1:]
+            assert [look.to_ns for look in asked.runs[variant].looks] == [look.to_ns for look in wanted]
+            assert asked.runs[variant].looks[-1] == run_then.looks[-1]
 
 
 # --- The scores ---
@@ -132,7 +147,17 @@ def test_a_leak_in_the_mended_version_is_a_false_alarm() -> None:
     row = score(EXAMPLE, run(found()), run(found(BACKGROUND), variant=FIXED), 1000.0, "POST")
     assert row.quiet is False
     assert row.false_alarms == (str(BACKGROUND),)
+    assert row.wrong_looks == ("4 s: leakbench/background.py:30 Background.health ()",)
+    assert (row.looks_wrong, row.looks) == (1, 2)
     assert score(EXAMPLE, run(), run(found(verdict="growing"), variant=FIXED), 1000.0, "POST").quiet
+
+
+def test_a_leak_that_is_called_too_late_or_not_again_is_judged_by_the_end() -> None:
+    """Whoever asks in the middle may be told more; what counts is the end, and looks are counted apart."""
+    early = Run(FIXED, (), 100, 10.0, (Look.of_findings(2.0, 2, [found()]), Look.of_findings(4.0, 4, ())))
+    row = score(EXAMPLE, replace(early, variant=LEAKY), early, 1000.0, "POST")
+    assert (row.found, row.first_leak_s, row.first_leak_operations) == (False, 2.0, 100)
+    assert (row.quiet, row.looks_wrong) == (True, 1)
 
 
 def test_the_table_has_a_line_a_case_and_its_sums_count_what_applies() -> None:
@@ -142,8 +167,24 @@ def test_the_table_has_a_line_a_case_and_its_sums_count_what_applies() -> None:
         score(control, None, run(found(BACKGROUND), variant=FIXED), 0.0, "POST").as_dict(),
     ]
     assert markdown(rows).splitlines()[2:] == [
-        "| X1 | example | yes | 1 | 1000 | 0.00 | – | yes | – | yes | 4 s |",
-        "| C0 | control | – | – | – | – | – | – | – | **no** | – |",
+        "| X1 | example | yes | 1 | 1000 | 0.00 | – | yes | none told | yes | 0/2 | 4 s |",
+        "| C0 | control | – | – | – | – | – | – | – | **no** | 1/2 | – |",
     ]
     sums = summary(rows)
-    assert (sums["leaks"], sums["found"], sums["fixed_and_controls"], sums["fixed_and_controls_quiet"]) == (1, 1, 2, 1)
+    assert (sums["leaks"], sums["found"], sums["fixed_and_controls"], sums["false_flags"]) == (1, 1, 2, 1)
+    assert (sums["recall"], sums["site_top1"], sums["kind_right"]) == (1.0, 1.0, 1.0)
+    assert (sums["looks_at_fixed_and_controls"], sums["looks_that_called_a_leak"]) == (4, 1)
+
+
+def test_what_is_not_found_or_not_said_counts_as_wrong_in_every_share() -> None:
+    """Otherwise a verdict that says less would look better."""
+    right = found(kind=REACHABLE, holder="app.ENTRIES dict", bytes_per_operation={"POST": 1000.0})
+    silent = score(EXAMPLE, run(found()), None, 1000.0, "POST").as_dict()
+    rows = [
+        score(EXAMPLE, run(right), None, 1000.0, "POST").as_dict(),
+        score(EXAMPLE, run(), None, 1000.0, "POST").as_dict(),
+        silent,
+    ]
+    sums = summary(rows)
+    assert sums["recall"] == sums["site_top1"] == pytest.approx(2 / 3, abs=1e-3)
+    assert sums["holder"] == sums["bytes_within_20pct"] == sums["kind_right"] == pytest.approx(1 / 3, abs=1e-3)
