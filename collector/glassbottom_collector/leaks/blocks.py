@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..model.heap import F64, I64, HeapSeries
+from . import thinning
 from .age import age_mass, retained
 from .sites import Grouping
 
@@ -83,32 +84,21 @@ def edges_of(at_ns: I64) -> I64 | None:
 
 
 def reduce(series: HeapSeries, sites: Grouping, edges_ns: I64) -> Blocks:
-    """Blocks of one process. Between snapshots the age mass is interpolated and live bytes are carried forward."""
-    at_ns = series.at_ns
-    rows = _rows_around(at_ns, edges_ns)
-    picked = np.unique(np.concatenate([rows.before, rows.after]))
-    before, after = np.searchsorted(picked, rows.before), np.searchsorted(picked, rows.after)
-    mass = age_mass(series.live_bytes[picked], series.birth_mean_ms[picked], at_ns[picked])
-    mass_objects = age_mass(series.live_objects[picked], series.birth_mean_ms[picked], at_ns[picked])
-    share = rows.share[:, None]
-    at_edges, objects_at_edges = (
-        sites.sums(each[before] * (1 - share) + each[after] * share) for each in (mass, mass_objects)
-    )
-    live = sites.sums(series.live_bytes[rows.before[0] : rows.after[-1] + 1])
-    floors = np.minimum.reduceat(live, rows.before[:-1] - rows.before[0], axis=0)
-    first, last = rows.before[0], rows.before[-1]
-    edges_s = (edges_ns - edges_ns[0]) / 1e9
-    variance = group_variance(series, sites, last)
-    live_first, live_last = live[0], live[last - first]
+    """Blocks of one process, without the steps that are the sampler's own (thinning.py). Between snapshots the age mass
+    is interpolated and live bytes are carried forward."""
+    window = _Window.of(series, edges_ns)
+    first, last = window.first, int(window.rows.before[-1])
+    live = sites.sums(series.live_bytes[first : window.rows.after[-1] + 1])
+    floors = np.minimum.reduceat(live, window.rows.before[:-1] - first, axis=0)
     return Blocks(
         instance_ids=(series.instance_id,),
         edges_ns=edges_ns,
-        retained=retained(at_edges, edges_s),
-        retained_objects=retained(objects_at_edges, edges_s),
-        floors=floors,
-        live_first=live_first,
-        live_last=live_last,
-        variance_last=variance,
+        retained=window.retained(series.live_bytes, series.live_bytes_variance, sites),
+        retained_objects=window.retained(series.live_objects, series.live_objects_variance, sites),
+        floors=window.relevelled(floors, series.live_bytes_variance, sites),
+        live_first=live[0],
+        live_last=live[last - first],
+        variance_last=group_variance(series, sites, last),
         objects_last=sites.sums(series.live_objects[last]),
         samples_last=sites.sums(series.samples[last].astype(float)),
         minutes_first=sites.greatest(series.birth_minutes[first].astype(float)),
@@ -116,19 +106,43 @@ def reduce(series: HeapSeries, sites: Grouping, edges_ns: I64) -> Blocks:
     )
 
 
-def retained_of(series: HeapSeries, chosen: NDArray[np.bool_], groups: Grouping, edges_ns: I64) -> F64:
-    """Mean bytes retained in each block, (K, groups.count), of the chosen call paths (N,), which `groups` is about."""
-    rows = _rows_around(series.at_ns, edges_ns)
-    picked = np.unique(np.concatenate([rows.before, rows.after]))
-    before, after = np.searchsorted(picked, rows.before), np.searchsorted(picked, rows.after)
-    mass = age_mass(
-        series.live_bytes[np.ix_(picked, chosen)],
-        series.birth_mean_ms[np.ix_(picked, chosen)],
-        series.at_ns[picked],
-    )
-    share = rows.share[:, None]
-    at_edges = groups.sums(mass[before] * (1 - share) + mass[after] * share)
-    return retained(at_edges, (edges_ns - edges_ns[0]) / 1e9)
+def retained_of(series: HeapSeries, groups: Grouping, edges_ns: I64) -> F64:
+    """Mean bytes retained in each block by group alone, (K, groups.count)."""
+    return _Window.of(series, edges_ns).retained(series.live_bytes, series.live_bytes_variance, groups)
+
+
+@dataclass(frozen=True)
+class _Window:
+    """The snapshots of a series that its blocks need: `picked`, ascending."""
+
+    series: HeapSeries
+    edges_ns: I64
+    rows: _Rows
+    first: int
+    picked: NDArray[np.intp]
+    thinned: list[thinning.Thinning]
+
+    @classmethod
+    def of(cls, series: HeapSeries, edges_ns: I64) -> _Window:
+        rows = _rows_around(series.at_ns, edges_ns)
+        first = int(rows.before[0])
+        thinned = thinning.thinnings(series.headers, first, int(rows.after[-1]))
+        needed = np.array(thinning.rows_needed(thinned, first), dtype=np.intp)
+        return cls(series, edges_ns, rows, first, np.unique(np.concatenate([rows.before, rows.after, needed])), thinned)
+
+    def retained(self, amounts: F64, variances: F64, groups: Grouping) -> F64:
+        """Mean amount retained in each block, (K, groups.count), of amounts (T, N) with variances (T, N)."""
+        at_ns, picked, share = self.series.at_ns, self.picked, self.rows.share[:, None]
+        before, after = np.searchsorted(picked, self.rows.before), np.searchsorted(picked, self.rows.after)
+        mass = groups.sums(age_mass(amounts[picked], self.series.birth_mean_ms[picked], at_ns[picked]))
+        mass = thinning.unjumped(mass, at_ns, picked, self.thinned, self.first)
+        at_edges = mass[before] * (1 - share) + mass[after] * share
+        return self.relevelled(retained(at_edges, (self.edges_ns - self.edges_ns[0]) / 1e9), variances, groups)
+
+    def relevelled(self, values: F64, variances: F64, groups: Grouping) -> F64:
+        """Block values (K, groups.count) without the sampler's own steps."""
+        own = [groups.sums(variances[each.row]) for each in self.thinned]
+        return thinning.relevelled(values, self.edges_ns, self.series.at_ns, self.thinned, own)
 
 
 def pooled(parts: Sequence[Blocks]) -> Blocks:

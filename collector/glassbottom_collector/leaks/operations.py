@@ -45,13 +45,13 @@ class RouteGrowth:
     def add(self, series: HeapSeries, sites: SiteMap) -> None:
         """One process of the analysis, whose call paths have been learned."""
         labels = [sites.label(stack) for stack in series.stacks.tolist()]
-        chosen = np.array([bool(label) for label in labels], dtype=bool)
-        if not chosen.any():
+        chosen = np.flatnonzero([bool(label) for label in labels])
+        if not len(chosen):
             return
         positions = sites.columns(series.stacks[chosen]).tolist()
         keys = zip(positions, (label for label in labels if label), strict=True)
         columns = np.array([self.columns.setdefault(key, len(self.columns)) for key in keys], dtype=np.intp)
-        self._parts.append(retained_of(series, chosen, Grouping(columns, len(self.columns)), self.edges_ns))
+        self._parts.append(retained_of(series, Grouping(columns, len(self.columns), chosen), self.edges_ns))
 
     def of(self, site: int) -> dict[str, F64]:
         """Bytes retained in each block, (K,), by route."""

@@ -20,6 +20,8 @@ from ..model.heap import F64, U64
 from ..model.places import is_application
 
 UNKNOWN = Frame("<unknown>", "<unknown>", 0)
+# So many numbers are moved at a time: 32 MB.
+MOVED_MAX = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -70,26 +72,34 @@ class SiteMap:
 
 @dataclass(frozen=True)
 class Grouping:
-    """The columns of one series by site: `columns[k]` is the site of its k-th call path, of `count` sites."""
+    """Which columns of one series are summed into which of `count` groups: the k-th term of a sum is the series' column
+    `rows[k]` (its k-th, when None), and goes to group `columns[k]`. A column may be in several groups or in none."""
 
     columns: NDArray[np.intp]
     count: int
+    rows: NDArray[np.intp] | None = None
 
     def sums(self, values: F64) -> F64:
-        """Sums columns of values (..., n) by site: (..., count)."""
+        """Sums columns of values (..., n) by group: (..., count)."""
         result: F64 = np.zeros((*values.shape[:-1], self.count))
         if not len(self.columns):
             return result
         order = np.argsort(self.columns, kind="stable")
         present, starts = np.unique(self.columns[order], return_index=True)
-        moved = values[..., order]
-        result[..., present] = moved if len(present) == len(order) else np.add.reduceat(moved, starts, axis=-1)
+        taken = order if self.rows is None else self.rows[order]
+        if values.ndim > 1 and len(values) > 1 and values.size * len(taken) > MOVED_MAX * values.shape[-1]:
+            for row in range(len(values)):
+                result[row] = self.sums(values[row])
+            return result
+        moved = values[..., taken]
+        whole = len(present) == len(order)
+        result[..., present] = moved if whole else np.add.reduceat(moved, starts, axis=-1)
         return result
 
     def greatest(self, values: F64) -> F64:
-        """Greatest value (n,) of each site, 0 where it has none: (count,)."""
+        """Greatest value (n,) of each group, 0 where it has none: (count,)."""
         most: F64 = np.zeros(self.count)
-        np.maximum.at(most, self.columns, values)
+        np.maximum.at(most, self.columns, values if self.rows is None else values[self.rows])
         return most
 
 
