@@ -7,7 +7,18 @@ from collections.abc import Iterable, Sequence
 from glassbottom.wire.v1 import query_pb2
 
 from ..model.heap import HeapState
-from ..model.leak import Evidence, Forecast, LeakFinding, LeakKind, LeakReport, PerOperation, RuleHit, Verdict
+from ..model.leak import (
+    Evidence,
+    Forecast,
+    LeakFinding,
+    LeakKind,
+    LeakReport,
+    LineShare,
+    PerOperation,
+    RuleHit,
+    Verdict,
+    Whole,
+)
 from .heap_views import Names, frame_message, route_shares, type_shares
 
 _VERDICTS = {
@@ -102,6 +113,29 @@ def _finding(finding: LeakFinding, states: Sequence[HeapState], names: Names) ->
         holder=finding.holder,
         first_seen_ns=finding.first_seen_ns,
         first_seen_version=finding.first_seen_version,
+        whole=None if finding.whole is None else _whole(finding.whole),
+    )
+
+
+def _whole(whole: Whole) -> query_pb2.WholeGrowth:
+    return query_pb2.WholeGrowth(
+        name=whole.name,
+        bytes_per_second=whole.bytes_rate.per_second,
+        bytes_per_second_low=whole.bytes_rate.low,
+        bytes_per_second_high=whole.bytes_rate.high,
+        per_operation=None if whole.per_operation is None else _per_operation(whole.per_operation),
+        share=whole.share,
+        line_count=whole.line_count,
+        lines=[_line(each) for each in whole.lines],
+    )
+
+
+def _line(line: LineShare) -> query_pb2.LineShare:
+    near = line.application_frame
+    return query_pb2.LineShare(
+        frame=frame_message(line.frame),
+        application_frame=None if near is None else frame_message(near),
+        share=line.share,
     )
 
 

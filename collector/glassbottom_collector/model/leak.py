@@ -76,6 +76,32 @@ class PerOperation:
 
 
 @dataclass(frozen=True)
+class LineShare:
+    """A line's part, 0 to 1, of what grows together; lines as in a finding."""
+
+    frame: Frame
+    application_frame: Frame | None
+    share: float
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What an operation keeps over all its lines, those that are only growing yet included; where no route was noted,
+    everything below a function.
+
+    share: of the finding's own line in it; 1 where the finding is for all lines together. lines: those that grow most,
+    of line_count. per_operation: None where operations are not counted.
+    """
+
+    name: str
+    bytes_rate: Rate
+    per_operation: PerOperation | None
+    share: float
+    line_count: int
+    lines: tuple[LineShare, ...]
+
+
+@dataclass(frozen=True)
 class Forecast:
     """When memory will be full if it goes on like this. limit: "container", "address space", "data segment" or "host".
 
@@ -111,6 +137,7 @@ class LeakFinding:
     p_value is corrected for the number of sites examined. stacks are the call paths of the site, largest first. Native
     growth and fragmentation have no site: their frame has no file, and no stacks.
     holder, first_seen_ns, first_seen_version: set by who joins findings with dumps and with what was stored before.
+    whole: what the operation keeps over all its lines, when they are more than this one.
     """
 
     verdict: Verdict
@@ -132,6 +159,7 @@ class LeakFinding:
     holder: str = ""
     first_seen_ns: int = 0
     first_seen_version: str = ""
+    whole: Whole | None = None
 
 
 @dataclass(frozen=True)

@@ -1390,6 +1390,7 @@ class LeakFinding(google.protobuf.message.Message):
     HOLDER_FIELD_NUMBER: builtins.int
     FIRST_SEEN_NS_FIELD_NUMBER: builtins.int
     FIRST_SEEN_VERSION_FIELD_NUMBER: builtins.int
+    WHOLE_FIELD_NUMBER: builtins.int
     verdict: global___Verdict.ValueType
     """The claim."""
     bytes_per_second: builtins.float
@@ -1436,6 +1437,10 @@ class LeakFinding(google.protobuf.message.Message):
     def per_operation(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PerOperation]:
         """What stays of each operation, most growth first."""
 
+    @property
+    def whole(self) -> global___WholeGrowth:
+        """What the operation it belongs to keeps over all its lines. With a share of 1 the finding is for all of them together."""
+
     def __init__(
         self,
         *,
@@ -1457,11 +1462,94 @@ class LeakFinding(google.protobuf.message.Message):
         holder: builtins.str = ...,
         first_seen_ns: builtins.int = ...,
         first_seen_version: builtins.str = ...,
+        whole: global___WholeGrowth | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["application_frame", b"application_frame", "site", b"site"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["application_frame", b"application_frame", "bytes_per_second", b"bytes_per_second", "bytes_per_second_high", b"bytes_per_second_high", "bytes_per_second_low", b"bytes_per_second_low", "evidence", b"evidence", "first_seen_ns", b"first_seen_ns", "first_seen_version", b"first_seen_version", "holder", b"holder", "instance_ids", b"instance_ids", "kind", b"kind", "objects_per_second", b"objects_per_second", "objects_per_second_high", b"objects_per_second_high", "objects_per_second_low", b"objects_per_second_low", "p_value", b"p_value", "per_operation", b"per_operation", "site", b"site", "verdict", b"verdict", "would_change", b"would_change"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["application_frame", b"application_frame", "site", b"site", "whole", b"whole"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["application_frame", b"application_frame", "bytes_per_second", b"bytes_per_second", "bytes_per_second_high", b"bytes_per_second_high", "bytes_per_second_low", b"bytes_per_second_low", "evidence", b"evidence", "first_seen_ns", b"first_seen_ns", "first_seen_version", b"first_seen_version", "holder", b"holder", "instance_ids", b"instance_ids", "kind", b"kind", "objects_per_second", b"objects_per_second", "objects_per_second_high", b"objects_per_second_high", "objects_per_second_low", b"objects_per_second_low", "p_value", b"p_value", "per_operation", b"per_operation", "site", b"site", "verdict", b"verdict", "whole", b"whole", "would_change", b"would_change"]) -> None: ...
 
 global___LeakFinding = LeakFinding
+
+@typing.final
+class WholeGrowth(google.protobuf.message.Message):
+    """What an operation keeps altogether, or where no route was noted, everything below a function."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    BYTES_PER_SECOND_FIELD_NUMBER: builtins.int
+    BYTES_PER_SECOND_LOW_FIELD_NUMBER: builtins.int
+    BYTES_PER_SECOND_HIGH_FIELD_NUMBER: builtins.int
+    PER_OPERATION_FIELD_NUMBER: builtins.int
+    SHARE_FIELD_NUMBER: builtins.int
+    LINE_COUNT_FIELD_NUMBER: builtins.int
+    LINES_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """The route, such as "GET /orders/{id}", or the function."""
+    bytes_per_second: builtins.float
+    """Growth over all lines, those that are only growing yet included, bytes per second."""
+    bytes_per_second_low: builtins.float
+    """Lower end of its 95 % confidence interval."""
+    bytes_per_second_high: builtins.float
+    """Upper end."""
+    share: builtins.float
+    """Share that the finding's own line has in it, 0 to 1."""
+    line_count: builtins.int
+    """How many lines grow."""
+    @property
+    def per_operation(self) -> global___PerOperation:
+        """The same for each operation; not set where operations are not counted."""
+
+    @property
+    def lines(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LineShare]:
+        """The lines that grow most, with their shares."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        bytes_per_second: builtins.float = ...,
+        bytes_per_second_low: builtins.float = ...,
+        bytes_per_second_high: builtins.float = ...,
+        per_operation: global___PerOperation | None = ...,
+        share: builtins.float = ...,
+        line_count: builtins.int = ...,
+        lines: collections.abc.Iterable[global___LineShare] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["per_operation", b"per_operation"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["bytes_per_second", b"bytes_per_second", "bytes_per_second_high", b"bytes_per_second_high", "bytes_per_second_low", b"bytes_per_second_low", "line_count", b"line_count", "lines", b"lines", "name", b"name", "per_operation", b"per_operation", "share", b"share"]) -> None: ...
+
+global___WholeGrowth = WholeGrowth
+
+@typing.final
+class LineShare(google.protobuf.message.Message):
+    """A line's part of what grows together."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FRAME_FIELD_NUMBER: builtins.int
+    APPLICATION_FRAME_FIELD_NUMBER: builtins.int
+    SHARE_FIELD_NUMBER: builtins.int
+    share: builtins.float
+    """Share of the whole, 0 to 1."""
+    @property
+    def frame(self) -> glassbottom.wire.v1.common_pb2.Frame:
+        """The line that allocates."""
+
+    @property
+    def application_frame(self) -> glassbottom.wire.v1.common_pb2.Frame:
+        """The nearest line of the application above it, when that is another one."""
+
+    def __init__(
+        self,
+        *,
+        frame: glassbottom.wire.v1.common_pb2.Frame | None = ...,
+        application_frame: glassbottom.wire.v1.common_pb2.Frame | None = ...,
+        share: builtins.float = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["application_frame", b"application_frame", "frame", b"frame"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["application_frame", b"application_frame", "frame", b"frame", "share", b"share"]) -> None: ...
+
+global___LineShare = LineShare
 
 @typing.final
 class Evidence(google.protobuf.message.Message):

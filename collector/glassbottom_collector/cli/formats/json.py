@@ -292,19 +292,43 @@ def _finding(finding: query_pb2.LeakFinding) -> Document:
         "instance_ids": list(finding.instance_ids),
         "application_frame": frame(finding.application_frame) if finding.HasField("application_frame") else None,
         "kind": KINDS.get(finding.kind),
-        "per_operation": [
-            {
-                "operation": each.operation,
-                "bytes": {"value": each.bytes, "low": each.bytes_low, "high": each.bytes_high},
-                "objects": each.objects,
-                "operations": each.operations,
-                "attributed": each.attributed,
-            }
-            for each in finding.per_operation
-        ],
+        "per_operation": [_per_operation(each) for each in finding.per_operation],
+        "whole": _whole(finding.whole) if finding.HasField("whole") else None,
         "holder": finding.holder or None,
         "first_seen_at": when(finding.first_seen_ns),
         "first_seen_version": finding.first_seen_version or None,
+    }
+
+
+def _per_operation(each: query_pb2.PerOperation) -> Document:
+    return {
+        "operation": each.operation,
+        "bytes": {"value": each.bytes, "low": each.bytes_low, "high": each.bytes_high},
+        "objects": each.objects,
+        "operations": each.operations,
+        "attributed": each.attributed,
+    }
+
+
+def _whole(whole: query_pb2.WholeGrowth) -> Document:
+    return {
+        "name": whole.name,
+        "bytes_per_second": {
+            "value": whole.bytes_per_second,
+            "low": whole.bytes_per_second_low,
+            "high": whole.bytes_per_second_high,
+        },
+        "per_operation": _per_operation(whole.per_operation) if whole.HasField("per_operation") else None,
+        "share": whole.share,
+        "line_count": whole.line_count,
+        "lines": [
+            {
+                "frame": frame(each.frame),
+                "application_frame": frame(each.application_frame) if each.HasField("application_frame") else None,
+                "share": each.share,
+            }
+            for each in whole.lines
+        ],
     }
 
 
