@@ -146,30 +146,39 @@ def _wsgi_door(original: Callable[..., Any]) -> Callable[..., Any]:
     return __call__
 
 
-# Routes.
+# Routes. The wrappers hand out the coroutine of what they wrap: one of their own would be one more to make, and one
+# more for every step of the request to pass through.
+
+
+def _as_coroutine_function(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Whoever asks inspect is told what is true of the wrapped one. Before 3.12 there is no way to say it."""
+    import inspect  # Starlette has imported it by now; an application without Starlette need not
+
+    mark: Callable[[Any], Any] | None = getattr(inspect, "markcoroutinefunction", None)
+    return function if mark is None else mark(function)
 
 
 def _route(original: Callable[..., Awaitable[None]]) -> Callable[..., Any]:
-    async def handle(self: Any, scope: Any, receive: Any, send: Any) -> None:
+    def handle(self: Any, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
         desk = http.desk
         if desk is not None:
             # FastAPI keeps a route that was included under a prefix as it was, and the whole path beside it.
             included = scope.get("fastapi")
             whole = included.get("effective_route_context") if included else None
             desk.known(self.path_format if whole is None else whole.path_format)
-        await original(self, scope, receive, send)
+        return original(self, scope, receive, send)
 
-    return handle
+    return _as_coroutine_function(handle)
 
 
 def _mount(original: Callable[..., Awaitable[None]]) -> Callable[..., Any]:
-    async def handle(self: Any, scope: Any, receive: Any, send: Any) -> None:
+    def handle(self: Any, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
         desk = http.desk
         if desk is not None:
             desk.mounted(self.path)
-        await original(self, scope, receive, send)
+        return original(self, scope, receive, send)
 
-    return handle
+    return _as_coroutine_function(handle)
 
 
 def _resolved(original: Callable[..., Any]) -> Callable[..., Any]:
