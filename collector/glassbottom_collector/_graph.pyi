@@ -13,6 +13,7 @@ def parse(file: bytes | memoryview[Any], /) -> dict[str, Any]:
 
     Arrays, by node: addresses, sizes (64 bits; of objects only), lengths (64 bits signed, -1 without), types, flags
     (8), root_kinds (8, enum gh_root), owners (the object whose __dict__ this is), offsets; by edge: targets, labels.
+    called: (object, name) by turns, called_count pairs: whose generator or coroutine it is.
     Lists: names (texts; 0 is none), type_names ((address, tp_flags, module, qualname)), modules ((node, name)), frames
     ((thread, function, file, line)), roots ((node, text)), info and end (at most one each). Numbers: nodes (objects
     only), edges, repeated (objects written again), missing (references to what is not in the file).

@@ -57,6 +57,23 @@ def test_a_path_reads_from_the_name_to_the_object(opened):
     assert dump.holders("Session") == [path]
 
 
+def test_a_coroutine_is_called_by_its_function_and_told_apart_from_others(opened):
+    dump = DumpFile()
+    tasks = [
+        dump.call(dump.add("coroutine", held=dump.add("app.Row")), function)
+        for function in ("Session.run", "main.<locals>.pump", "Session.run")
+    ]
+    dump.module("app", TASKS=dump.list(tasks), MAIN=dump.call(dump.add("coroutine"), "main"))
+    heap = opened(dump)
+
+    assert {(str(path), path.objects) for path in heap.paths(type_name="app.Row")} == {
+        ("app.TASKS list[3] -> coroutine Session.run -> .held Row", 2),
+        ("app.TASKS list[3] -> coroutine main.<locals>.pump -> .held Row", 1),
+    }
+    assert "app.MAIN coroutine main" in {str(path) for path in heap.paths(type_name="coroutine")}
+    assert [(total.name, total.objects) for total in heap.types() if total.name == "coroutine"] == [("coroutine", 4)]
+
+
 def test_attributes_of_classes_locals_of_frames_and_keys_are_said(opened):
     dump = service(2)
     key = dump.add("app.Key")

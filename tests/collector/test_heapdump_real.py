@@ -184,7 +184,7 @@ def test_each_holder_reads_as_the_source_has_it(dumps: tuple[HeapDump, HeapDump]
         "InLru": "shop.looked_up _lru_cache_wrapper -> dict[20] -> InLru",
         "InClosure": "shop.CALLBACKS list[40] -> function -> tuple[1] -> cell -> InClosure",
         "InPartial": "shop.CALLBACKS list[40] -> partial -> tuple[1] -> InPartial",
-        "InGenerator": "shop.GENERATORS list[20] -> generator -> .held InGenerator",
+        "InGenerator": "shop.GENERATORS list[20] -> generator rows -> .held InGenerator",
     }
     found = {name: ways(dump, name) for name in expected}
     # An attribute of the interpreter's own objects has a name on some versions and none on others.
@@ -200,7 +200,7 @@ def test_errors_contexts_tasks_and_futures_lead_to_what_they_hold(dumps: tuple[H
     assert error.endswith("-> .held InError")
     (context,) = ways(dump, "InContext")
     assert context.startswith("shop.CONTEXTS list[20] -> Context")
-    assert all(way.endswith(".held InTask") for way in ways(dump, "InTask"))
+    assert all(way.endswith("coroutine waits -> .held InTask") for way in ways(dump, "InTask"))
     assert all("Future -> " in way and "partial" in way for way in ways(dump, "InFuture"))
 
 

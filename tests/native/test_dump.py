@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import asyncio
 import collections
 import gc
 import os
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 
 import numpy
@@ -75,6 +76,10 @@ class Known:
         self.queue = collections.deque([[] for _ in range(200)])
         self.generator = self.generate()
         next(self.generator)
+        self.ended = self.generate()
+        list(self.ended)
+        self.coroutine = self.wait()
+        self.coroutine.__qualname__ = "of user 7"
         self.closure = self.close_over([1, 2])
         self.error = self.caught()
         self.matrix = numpy.zeros((1000, 100))
@@ -99,6 +104,15 @@ class Known:
         held_by_generator = [1, 2, 3]
         yield len(held_by_generator)
         yield len(held_by_generator)
+
+    @staticmethod
+    def wait() -> Coroutine[object, object, None]:
+        async def forever() -> None:
+            await asyncio.sleep(0)
+
+        waiting = forever()
+        waiting.send(None)
+        return waiting
 
     @staticmethod
     def close_over(value: list[int]) -> object:
@@ -178,6 +192,14 @@ def test_attributes_slots_and_items_have_their_names(dump: Dump, known: Known) -
     assert of(dump, known.error).named("__traceback__") == id(known.error.__traceback__)
 
 
+def test_generators_and_coroutines_say_whose_they_are_and_not_what_they_were_called(dump: Dump, known: Known) -> None:
+    assert of(dump, known.generator).called == "Known.generate"
+    assert of(dump, known.ended).called == "Known.generate"
+    assert of(dump, known.coroutine).called == "Known.wait.<locals>.forever"
+    assert known.coroutine.__qualname__ == "of user 7"
+    assert of(dump, known.by_default).called == ""
+
+
 def test_an_attribute_has_its_name_once_whether_its_dict_exists_or_not(dump: Dump, known: Known) -> None:
     """From 3.13 on both are: the values stay in the object, and the dict shows them."""
     object_edges, dict_edges = of(dump, known.with_dict).edges, of(dump, known.dict).edges
@@ -245,7 +267,7 @@ def test_what_the_interpreter_holds_is_a_root(dump: Dump) -> None:
 def test_no_text_of_the_applications_is_in_the_file(path: Path, known: Known) -> None:
     """Names are; the content of strings is not, nor are numbers."""
     data = path.read_bytes()
-    for text in (b"user 7", b"a pair", b"text of an", b"text deep"):
+    for text in (b"user 7", b"of user", b"a pair", b"text of an", b"text deep"):
         assert text not in data
     for text in (b"held_by_generator", b"local_of_a_running_frame"):
         assert text in data
@@ -281,14 +303,9 @@ os.write(1, " ".join(str(id(o)) for o in gc.get_objects()).encode())
 def test_a_whole_file_holds_together(tmp_path: Path) -> None:
     """Of a small program: every object of the collector's is there, every reference leads to an object of the file, and
     no object has more references in the file than are counted in it. So what is missing tells what C holds."""
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", f"import sys; sys.path[:0] = {sys.path!r}\n{WHOLE}", str(tmp_path / "heap")],
-        capture_output=True,
-        check=True,
-        timeout=60,
-    )
+    said = small_program(WHOLE, tmp_path / "heap")
     dump = dump_reader.read(tmp_path / "heap")
-    expected = {int(text) for text in done.stdout.split()}
+    expected = {int(text) for text in said.split()}
     # What the program made since: the list of objects, and what asking for it took.
     assert len(expected - dump.objects.keys()) < 20
     assert dump.end is not None
@@ -306,3 +323,40 @@ def test_a_whole_file_holds_together(tmp_path: Path) -> None:
     if sys.version_info < (3, 12):  # what is built in is held by static variables that count no reference
         over = [name for name in over if name not in ("type", "bool")]
     assert over == []
+
+
+TWICE = """
+import os, sys
+from glassbottom import _native
+class Row:
+    def __init__(self):
+        self.cells = [1]
+rows = [Row() for _ in range(12)]
+for name, more in (("before", 60), ("after", 0)):
+    fd = os.open(f"{sys.argv[1]}/{name}", os.O_CREAT | os.O_WRONLY, 0o600)
+    pid, _ = _native.dump_start(fd, b"{}", bytes_max=1 << 30, seconds_max=60.0)
+    assert _native.dump_wait(pid, 60.0) == 0
+    rows += [Row() for _ in range(more)]
+os.write(1, " ".join(str(id(row)) for row in rows).encode())
+"""
+
+
+def test_an_object_is_as_large_in_every_dump_however_many_of_its_type_are_made_meanwhile(tmp_path: Path) -> None:
+    """A type expects fewer attributes of every object than of the one before, and gives it less room."""
+    rows = [int(row) for row in small_program(TWICE, tmp_path).split()]
+    before, after = (dump_reader.read(tmp_path / name).objects for name in ("before", "after"))
+    sizes = [after[row].size for row in rows]
+    assert [before[row].size for row in rows[:12]] == sizes[:12]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(set(sizes[40:])) == 1
+
+
+def small_program(code: str, argument: Path) -> bytes:
+    """What it says."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", f"import sys; sys.path[:0] = {sys.path!r}\n{code}", str(argument)],
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    return done.stdout

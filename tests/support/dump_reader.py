@@ -36,6 +36,7 @@ class Object:
     dump: Dump = field(repr=False)
     written: list[_Cursor] = field(default_factory=list, repr=False)
     """Its references, a record each; read when they are asked for."""
+    called: str = ""
 
     @property
     def edges(self) -> list[tuple[int, str]]:
@@ -176,6 +177,9 @@ def read(path: Path) -> Dump:
             assert last is not None
             last.written.append(record)
             continue
+        elif tag == "N":
+            assert last is not None
+            last.called = dump.names[record.varint()]
         elif tag == "M":
             module = record.varint()
             dump.modules[module] = record.text()

@@ -54,6 +54,7 @@ class Written:
     length: int | None
     edges: list[tuple[int, str]] = field(default_factory=list)
     references: int | None = None
+    called: str = ""
 
 
 class DumpFile:
@@ -118,6 +119,11 @@ class DumpFile:
         self.objects[address].references = 0
         return address
 
+    def call(self, address: int, function: str) -> int:
+        """Says whose coroutine or generator that is."""
+        self.objects[address].called = function
+        return address
+
     def refer(self, holder: int, target: int, name: str = "") -> None:
         self.objects[holder].edges.append((target, name))
         self.objects[holder].flags |= NAMED if name else 0
@@ -173,6 +179,9 @@ class DumpFile:
                 part = edges[begin : begin + EDGES_IN_A_RECORD]
                 payload = varint(len(part)) + b"".join(part)
                 out.append(record("E", payload) if begin else record("O", head + payload))
+            if one.called:
+                number = name_number(one.called)
+                out.append(record("N", number))
             before = one.address
             edges_written += len(edges)
         for address, module_name in self.modules:

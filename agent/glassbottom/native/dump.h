@@ -208,7 +208,8 @@ size_t gb_dump_text_of(uint8_t *at, PyObject *text); /* of an exact str; anythin
 uint32_t gb_dump_type_of(PyObject *object); /* its number; writes the type before its first use */
 uint32_t gb_dump_name_of(PyObject *text);   /* 0: it is no name */
 uint32_t gb_dump_name_of_c(const char *text);
-void gb_dump_module(PyObject *module); /* writes which module it is */
+void gb_dump_module(PyObject *module);    /* writes which module it is */
+void gb_dump_called(PyObject *generator); /* writes whose generator or coroutine the object just written is */
 
 /* ---- dump_sizes.c ---- */
 size_t gb_dump_size(PyObject *object, const gb_dump_type *type);

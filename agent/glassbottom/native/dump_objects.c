@@ -186,6 +186,8 @@ gb_dump_object(PyObject *object)
     put_edges();
     if (entry->kind == GB_KIND_MODULE)
         gb_dump_module(object);
+    if (entry->kind == GB_KIND_GENERATOR)
+        gb_dump_called(object);
     if (d->targets_used > base || missed)
         write_targets(object, type, base, missed);
 }

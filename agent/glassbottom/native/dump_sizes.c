@@ -24,6 +24,8 @@
 #define DEQUE_BLOCK_ITEMS 64
 #define DEQUE_BLOCK_BYTES (66 * sizeof(void *))
 #define ORDER_NODE_BYTES 32
+#define ORDER_HEAD_BYTES 2 /* of a table of values: its sizes */
+#define ORDER_ROUNDED_BY 9 /* these, and what fills a word */
 #define DIMENSIONS_MAX 64
 #define PLAUSIBLE_BYTES (UINT64_C(1) << 46)
 
@@ -37,13 +39,30 @@ keys_bytes(const PyDictKeysObject *keys)
 
 /* A table of values for shared keys: the order of insertion before them, and the values. */
 static size_t
-values_bytes(const PyDictKeysObject *keys)
+values_bytes(size_t room)
 {
-    const size_t room = (size_t)(keys->dk_nentries + keys->dk_usable);
 #if PY_VERSION_HEX >= 0x030D0000
     return ((room + 7) & ~(size_t)7) + (room + 1) * sizeof(void *);
 #else
     return ((room + 2 + 7) & ~(size_t)7) + room * sizeof(void *);
+#endif
+}
+
+/* How many values such a table has room for: as many as were expected when it was made. The keys expect fewer with every
+ * object of the type that is made, down to one more than there are, so they cannot be asked later. */
+static size_t
+values_room(const PyDictValues *values, const PyDictKeysObject *keys)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    (void)keys;
+    return values->capacity;
+#else
+    /* The table tells the room for the order, in words: a range of eight. In it lies what nearly all objects have. */
+    const size_t before = ((const uint8_t *)values)[-1];
+    const size_t usual = (size_t)keys->dk_nentries + 1;
+    const size_t least = before > ORDER_ROUNDED_BY ? before - ORDER_ROUNDED_BY : 0;
+    const size_t most = before > ORDER_HEAD_BYTES ? before - ORDER_HEAD_BYTES : 0;
+    return usual < least ? least : usual > most ? most : usual;
 #endif
 }
 
@@ -58,7 +77,7 @@ dict_bytes(const PyDictObject *dict)
 #else
     if (dict->ma_values != NULL)
 #endif
-        bytes += values_bytes(dict->ma_keys);
+        bytes += values_bytes(values_room(dict->ma_values, dict->ma_keys));
     return bytes;
 }
 
@@ -72,13 +91,16 @@ inline_bytes(PyObject *object, PyTypeObject *type)
     if (keys == NULL)
         return 0;
 #if PY_VERSION_HEX >= 0x030D0000
-    (void)object;
-    return type->tp_flags & Py_TPFLAGS_INLINE_VALUES ? values_bytes(keys) : 0;
+    if (!(type->tp_flags & Py_TPFLAGS_INLINE_VALUES))
+        return 0;
+    const PyDictValues *values = (PyDictValues *)((char *)object + type->tp_basicsize);
 #elif PY_VERSION_HEX >= 0x030C0000
-    return ((uintptr_t)((void **)object)[-3] & 1) ? values_bytes(keys) : 0;
+    const uintptr_t either = ((uintptr_t *)object)[-3];
+    const PyDictValues *values = either & 1 ? (PyDictValues *)(either + 1) : NULL;
 #else
-    return ((void **)object)[-4] != NULL ? values_bytes(keys) : 0;
+    const PyDictValues *values = ((PyDictValues **)object)[-4];
 #endif
+    return values == NULL ? 0 : values_bytes(values_room(values, keys));
 }
 
 static size_t

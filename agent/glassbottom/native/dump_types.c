@@ -16,6 +16,10 @@
 #pragma GCC diagnostic ignored "-Wunused-parameter"
 #pragma GCC diagnostic ignored "-Wsign-compare"
 #include <internal/pycore_dict.h>
+#include <internal/pycore_frame.h>
+#if PY_VERSION_HEX >= 0x030E0000
+#include <internal/pycore_interpframe.h>
+#endif
 #pragma GCC diagnostic pop
 
 #define NAME_PROBES 8u
@@ -71,6 +75,41 @@ gb_dump_name_of(PyObject *text)
     const char *ascii = (const char *)PyUnicode_DATA(text);
     const size_t bytes = (size_t)PyUnicode_GET_LENGTH(text);
     return is_identifier(ascii, bytes) ? number_of(text, ascii, bytes) : 0;
+}
+
+/* Names of functions and what they are defined in, as the compiler joins them: "Session.run", "main.<locals>.<lambda>". */
+static bool
+is_qualified(const char *text, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++) {
+        if (text[i] != '.' && text[i] != '<' && text[i] != '>' && !is_identifier(text + i, 1)
+            && !(text[i] >= '0' && text[i] <= '9'))
+            return false;
+    }
+    return bytes > 0 && bytes <= GB_DUMP_NAME_BYTES_MAX;
+}
+
+/* Not the name that the object itself has: a program may give it one, with anything in it. Where the whole name is too long,
+ * its last part. */
+void
+gb_dump_called(PyObject *generator)
+{
+    const PyCodeObject *code = gb_dump_code_of(&((PyGenObject *)generator)->gi_iframe);
+    PyObject *const names[] = {code == NULL ? NULL : code->co_qualname, code == NULL ? NULL : code->co_name};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        PyObject *text = names[i];
+        if (text == NULL || !PyUnicode_CheckExact(text) || !PyUnicode_IS_COMPACT_ASCII(text))
+            continue;
+        const char *ascii = (const char *)PyUnicode_DATA(text);
+        const size_t bytes = (size_t)PyUnicode_GET_LENGTH(text);
+        if (!is_qualified(ascii, bytes))
+            continue;
+        const uint32_t number = number_of(text, ascii, bytes);
+        uint8_t payload[10];
+        if (number != 0)
+            gb_dump_record('N', payload, gb_varint(payload, number), NULL, 0);
+        return;
+    }
 }
 
 uint32_t

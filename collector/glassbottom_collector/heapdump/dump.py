@@ -186,7 +186,7 @@ class HeapDump:
             thread, function, file, line = heap.frames[node - heap.objects]
             return f"thread {thread} in {function} ({file}:{line})"
         names = ("", "module", "frame", "interpreter", "class", "thread", "other root", "C code", "immortal", "garbage")
-        return f"{names[heap.root_kinds[node]]} {kind.name}".rstrip()
+        return f"{names[heap.root_kinds[node]]} {kind.name if kind.root else ''}".rstrip()
 
     def _ways_to(self, node: int, limit: int) -> Iterator[HolderPath]:
         """Through its parent on the shortest way first, then through every other object that refers to it."""

@@ -54,7 +54,8 @@ class TypeName:
 
 @dataclass(frozen=True)
 class Kind:
-    """What a path calls a node: an object by its type, a class, module, frame or root by its own name."""
+    """What a path calls a node: an object by its type, a coroutine by that and its function, a class, module, frame or
+    root by its own name."""
 
     root: int  # NO_ROOT (0) for an object or a class, else MODULE, FRAME or INTERPRETER
     name: str
@@ -91,6 +92,8 @@ class Heap:
         self.type_names = [TypeName(module, qualname) for _, _, module, qualname in parsed["type_names"]]
         self.type_flags: U64 = np.array([flags for _, flags, _, _ in parsed["type_names"]], dtype=np.uint64)
         self.type_addresses = np.array([address for address, _, _, _ in parsed["type_names"]], dtype=np.uint64)
+        called = np.frombuffer(parsed["called"], np.uint32)[: 2 * parsed["called_count"]].reshape(-1, 2)
+        self.called: tuple[U32, U32] = called[:, 0], called[:, 1]
         self.info = _info(parsed["info"])
         self.end: tuple[int, int, int, int] | None = next(iter(parsed["end"]), None)
         self.repeated: int = parsed["repeated"]
@@ -173,6 +176,7 @@ class Heap:
             candidates = order[np.minimum(at, len(order) - 1)]
             classes = self.type_addresses[candidates] == self.addresses
             numbers[: self.objects][classes] = count + candidates[classes]
+        numbers[self.called[0]] = self._called_kinds(kinds, types)
         for node, text in self.roots:
             if numbers[node] < count and text:
                 kinds.append(Kind(INTERPRETER, text, types[self.types[node]]))
@@ -184,6 +188,15 @@ class Heap:
             kinds.append(Kind(FRAME, function, TypeName(file, "frame")))
             numbers[self.objects + at_frame] = len(kinds) - 1
         return numbers, kinds
+
+    def _called_kinds(self, kinds: list[Kind], types: list[TypeName]) -> U32:
+        """Adds a kind for each type and function that generators and coroutines have; its number for each of these."""
+        nodes, names = self.called
+        both = self.types[nodes].astype(np.uint64) << np.uint64(32) | names
+        found, at = np.unique(both, return_inverse=True)
+        first = len(kinds)
+        kinds += [Kind(0, self.names[int(each) & NONE], types[int(each) >> 32]) for each in found]
+        return np.asarray(first + at.reshape(-1), dtype=np.uint32)
 
     @cached_property
     def ways(self) -> OwnerPaths:

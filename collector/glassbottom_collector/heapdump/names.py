@@ -118,7 +118,10 @@ def _what(step: Step) -> str:
     """What the thing is that has a name."""
     if step.kind.root == STATIC_TYPE:
         return "class"
-    return "module" if step.kind.root == MODULE else object_text(step.kind.type, step.length)
+    if step.kind.root == MODULE:
+        return "module"
+    text = object_text(step.kind.type, step.length)
+    return f"{text} {step.kind.name}".rstrip() if step.kind.root == 0 else text
 
 
 def _alone(step: Step) -> str:

@@ -194,8 +194,9 @@ make_nodes(parse *p, PyObject *result)
     p->lengths = add_array(result, "lengths", objects, sizeof(int64_t));
     p->types = add_array(result, "types", objects, sizeof(uint32_t));
     p->flags = add_array(result, "flags", objects, 1);
+    p->called = add_array(result, "called", 2 * p->counts['N'], sizeof(uint32_t));
     return p->slots != NULL && p->references != NULL && p->addresses != NULL && p->sizes != NULL && p->lengths != NULL
-           && p->types != NULL && p->flags != NULL;
+           && p->types != NULL && p->flags != NULL && p->called != NULL;
 }
 
 /* Room for every edge there can be, those of frames and of `root` included. */
@@ -261,6 +262,7 @@ read_everything(parse *p, PyObject *result, uint32_t **map)
            && add_object(result, "end", all_of(p, 'Z', end_from)) == 0
            && add_object(result, "nodes", PyLong_FromUnsignedLong(p->nodes)) == 0
            && add_object(result, "edges", PyLong_FromUnsignedLong(p->edges)) == 0
+           && add_object(result, "called_count", PyLong_FromUnsignedLongLong(p->called_count)) == 0
            && add_object(result, "repeated", PyLong_FromUnsignedLongLong(p->repeated)) == 0
            && add_object(result, "missing", PyLong_FromUnsignedLongLong(p->missing)) == 0
            && add_object(result, "cut_short", PyBool_FromLong(p->cut_short)) == 0;

@@ -39,6 +39,8 @@ typedef struct {
     uint32_t *types, *offsets, *targets, *labels, *owners;
     uint8_t *flags, *root_kinds;
     uint32_t *references, *shown; /* what an object counts, and what the file shows */
+    uint32_t *called;             /* by turns the number of an object and that of its name */
+    uint64_t called_count;
     uint32_t edges;
     const uint32_t *names; /* number in the file to number of the text */
     uint32_t names_count, types_count, types_seen, dict_name, dict_type;

@@ -59,7 +59,7 @@ gh_survey(parse *p)
     record found;
     while (next_record(p, &r, &found)) {
         p->counts[found.tag]++;
-        if (found.tag == 'O' || found.tag == 'E')
+        if (found.tag == 'O' || found.tag == 'E' || found.tag == 'N')
             continue;
         if (p->others_count == p->others_room) {
             p->others_room = p->others_room ? 2 * p->others_room : 1024;
@@ -109,6 +109,15 @@ gh_number_objects(parse *p)
             if (!read_number(&found.payload, &edges) || edges > (uint64_t)(found.payload.end - found.payload.at))
                 return gh_fail(p, found.payload.at, "edges that do not fit into their record");
             p->edges_max += kept ? edges : 0;
+        }
+        if (found.tag == 'N') {
+            uint64_t name;
+            if (!read_number(&found.payload, &name) || name >= p->names_count)
+                return gh_fail(p, found.payload.at, "the name of an object, which was not told");
+            if (kept) {
+                p->called[2 * p->called_count] = p->nodes - 1;
+                p->called[2 * p->called_count++ + 1] = p->names[name];
+            }
         }
         if (found.tag != 'O')
             continue;
