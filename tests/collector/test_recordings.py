@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -14,9 +15,12 @@ from glassbottom_collector.cli import main
 from glassbottom_collector.errors import BadRequest
 from glassbottom_collector.model.capture import STORED, CaptureRow
 from glassbottom_collector.model.code import Frame
+from glassbottom_collector.pprof.v1 import profile_pb2
 from glassbottom_collector.recordings import memray_file, pyspy_files, read
 
+from tests.support.golden import assert_reads_like
 from tests.support.schemas import validate_strictly
+from tests.support.terminal import become_terminal
 
 pytestmark = pytest.mark.once
 
@@ -186,6 +190,66 @@ def test_a_file_is_read_without_a_collector_in_every_form(
     assert "keeps" in table
     folded = run(capsys, str(tmp_path / "cpu.folded"), "-o", "folded")[1]
     assert "worker;/srv/app (old)/main.py:3 <module>;/srv/app/cache.py:7 Cache.put 12\n" in folded
+
+
+@pytest.mark.parametrize(("name", "text"), [("cpu.folded", FOLDED), ("stacks.json", json.dumps(STACKS))])
+def test_a_reader_sees_what_was_recorded(
+    name: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text(text)
+    golden = f"cli_read_{name.partition('.')[0]}"
+    assert_reads_like(f"{golden}.txt", run(capsys, name)[1])
+    out, _ = become_terminal(monkeypatch, columns=80)
+    assert main(["read", name]) == 0
+    assert max(map(len, out.text.splitlines())) <= 80
+    assert_reads_like(f"{golden}_80.txt", out.text)
+
+
+def test_other_tools_read_the_same_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "cpu.folded"
+    path.write_text(FOLDED)
+
+    assert run(capsys, str(path), "-o", "pprof", "--output", str(tmp_path / "cpu.pb.gz"))[0] == 0
+    message = profile_pb2.Profile.FromString(gzip.decompress((tmp_path / "cpu.pb.gz").read_bytes()))
+    assert [message.string_table[kind.type] for kind in message.sample_type] == ["samples"]
+    labels = [[message.string_table[label.str] for label in sample.label] for sample in message.sample]
+    assert list(zip((sample.value[0] for sample in message.sample), labels, strict=True)) == [
+        (12, ["worker"]),
+        (5, ["worker"]),
+        (1, []),
+    ]
+    innermost = message.location[message.sample[0].location_id[0] - 1].line[0]
+    function = message.function[innermost.function_id - 1]
+    assert (message.string_table[function.name], innermost.line) == ("Cache.put", 7)
+
+    page = run(capsys, str(path), "-o", "html")[1]
+    assert "<h1>cpu.folded: what py-spy recorded</h1>" in page
+    (view,) = json.loads(run(capsys, str(path), "-o", "speedscope")[1])["profiles"]
+    assert (view["unit"], view["endValue"]) == ("none", 18)
+
+
+def test_memory_goes_to_other_tools_with_what_was_kept_and_what_the_peak_was(
+    memray_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the limit leaves out is a path of its own, so that no byte is missing."""
+    told = json.loads(run(capsys, str(memray_path), "-o", "json")[1])
+    views = json.loads(run(capsys, str(memray_path), "-o", "speedscope", "--limit", "1")[1])["profiles"]
+    assert [view["name"] for view in views] == [
+        "bytes allocated in the window and not freed in it",
+        "bytes at the peak of the window",
+        "allocations in the window that were not freed in it",
+    ]
+    assert views[0]["endValue"] == round(told["total"])
+    assert views[1]["endValue"] == pytest.approx(told["peak_bytes"], abs=2)
+    assert views[1]["endValue"] > sum(views[1]["weights"][:1]) + 9e6
+
+
+def test_binary_does_not_garble_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cpu.folded").write_text(FOLDED)
+    _, err = become_terminal(monkeypatch)
+    assert main(["read", str(tmp_path / "cpu.folded"), "-o", "pprof"]) == 2
+    assert "pprof is binary and this is a terminal" in " ".join(err.text.split())
 
 
 def test_a_file_that_is_not_there_or_is_something_else_is_said_so(

@@ -133,6 +133,31 @@ class Profile:
         return f"{self.service}: heap at {moment(self.at_ns)}{about}"
 
     @property
+    def period(self) -> tuple[str, str, int]:
+        """Between two samples: pprof's word for what, its unit, how much on average; 0 where that is not known."""
+        if not self.is_time:
+            return "space", "bytes", round(self.interval_bytes)
+        samples = sum(path.values.samples for path in self.paths)
+        wall_ns = sum(path.values.wall_ns for path in self.paths)
+        return "wall", "nanoseconds", round(wall_ns / samples) if samples else 0
+
+    @property
+    def comments(self) -> tuple[str, ...]:
+        """What a reader of the numbers should know, a line each."""
+        if self.is_time:
+            return (
+                f"glassbottom profile of {self.title}",
+                "Estimates from sampling every thread; each sample stands for the time since the one before.",
+            )
+        since = f"difference from {moment(self.before_ns)} to" if self.is_difference else "at"
+        about = f", {self.about}" if self.about else ""
+        of = f"processes: {self.totals.instances}{about}"
+        return (
+            f"glassbottom heap of {self.service} {since} {moment(self.at_ns)}, {of}",
+            "Estimates from Poisson sampling by bytes; totals are those of `glassbottom top -o json`.",
+        )
+
+    @property
     def measures(self) -> tuple[Measure, ...]:
         """What each call path has, in pprof's order."""
         # Allocations are counted since the sampler began, so a difference of them says nothing about its two moments.

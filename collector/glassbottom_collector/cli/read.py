@@ -3,6 +3,9 @@
 `glassbottom dump memray|stacks|cpu` takes one. A capture is named by its id (a unique prefix is enough) and read by the
 collector; a FILE is read here, whoever made it: of memray, of `py-spy dump --json` or of `py-spy record --format raw`.
 
+-o pprof, html, speedscope and folded write what was recorded as other tools read it. In pprof threads are labels, in
+the others the outermost frames.
+
 Of memray, rows are call paths by what they allocated in the window and did not free in it; PEAK is what they held when
 most was held. Memory that only lives longer than the window looks the same as a leak. The agent's own threads are left
 out unless --own-threads.
@@ -10,12 +13,14 @@ out unless --own-threads.
 examples:
   glassbottom read 5a6b7c8d
   glassbottom read stacks.json
-  glassbottom read 5a6b7c8d -o folded | flamegraph.pl > cpu.svg
+  glassbottom read 5a6b7c8d -o html --output cpu.html
+  glassbottom read 5a6b7c8d -o pprof --output cpu.pb.gz && go tool pprof -http=: cpu.pb.gz
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import client, output, places
@@ -29,7 +34,7 @@ if TYPE_CHECKING:
 
 LIMIT = 30
 ALL = 10_000
-# As many frames of a path as a reader takes in; JSON and folded have all.
+# As many frames of a path as a reader takes in; all other formats have all.
 FRAMES_SHOWN = 8
 # A large file of memray's is read before the first answer.
 TIMEOUT_S = 150
@@ -38,9 +43,9 @@ TIMEOUT_S = 150
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's options."""
     parser.add_argument("recording", metavar="CAPTURE|FILE", help="id of a capture, or a file")
-    parser.add_argument("--limit", metavar="N", type=int, help=f"at most so many call paths ({LIMIT}; folded: {ALL})")
+    parser.add_argument("--limit", metavar="N", type=int, help=f"at most so many call paths ({LIMIT}; drawn {ALL})")
     parser.add_argument("--own-threads", action="store_true", help="the agent's own threads as well")
-    output.add_arguments(parser, (*output.TABLE_OR_JSON, "folded"))
+    output.add_arguments(parser, (*output.TABLE_OR_JSON, *output.PROFILE_FORMATS))
     client.add_arguments(parser, TIMEOUT_S)
 
 
@@ -50,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
 
     from .formats import json_recordings
 
-    limit = (ALL if args.format == "folded" else LIMIT) if args.limit is None else args.limit
+    output.refuse_binary_on_a_terminal(args)
+    limit = (ALL if args.format in output.PROFILE_FORMATS else LIMIT) if args.limit is None else args.limit
     request = ReadRecordingRequest(capture_id=args.recording, limit=limit, own_threads=args.own_threads)
     if is_file(args.recording):
         from . import recorded_files
@@ -61,9 +67,20 @@ def run(args: argparse.Namespace) -> int:
             response = recordings.ReadRecording(request, timeout=args.timeout)
     if args.format == "folded":
         output.write_text(args, _folded(response))
+    elif args.format in output.PROFILE_FORMATS:
+        _draw(args, response)
     else:
         output.answer(args, lambda: _report(response), lambda: json_recordings.recording(response))
     return Exit.OK
+
+
+def _draw(args: argparse.Namespace, response: recordings_pb2.ReadRecordingResponse) -> None:
+    from . import profile_files, recorded_graph
+
+    name = f"capture {response.capture_id[:8]}" if response.capture_id else Path(args.recording).name
+    whole = recorded_graph.profile(response, name)
+    is_by_thread = any(path.labels.thread for path in whole.paths)
+    profile_files.write(args, whole.split("thread") if is_by_thread and args.format != "pprof" else whole)
 
 
 def _folded(response: recordings_pb2.ReadRecordingResponse) -> str:

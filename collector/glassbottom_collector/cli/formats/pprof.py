@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from glassbottom_collector.pprof.v1 import profile_pb2
 
 from ..profile import CallPath, Profile
-from ..text import moment
 
 BASE_LABEL = ("pprof::base", "true")
 
@@ -26,15 +25,16 @@ def encode(profile: Profile) -> bytes:
 def build(profile: Profile) -> profile_pb2.Profile:
     """The profile as a message."""
     text = _Strings()
+    period, period_unit, period_length = profile.period
     message = profile_pb2.Profile(
         sample_type=[
             profile_pb2.ValueType(type=text(measure.name), unit=text(measure.unit)) for measure in profile.measures
         ],
         default_sample_type=text(profile.shown.name),
-        period_type=_period_type(profile, text),
-        period=_period(profile),
+        period_type=profile_pb2.ValueType(type=text(period), unit=text(period_unit)),
+        period=period_length,
         time_nanos=profile.from_ns or profile.at_ns,
-        comment=[text(comment) for comment in _comments(profile)],
+        comment=[text(comment) for comment in profile.comments],
         # One mapping that claims all is named already keeps pprof from looking for binaries to symbolise.
         mapping=[
             profile_pb2.Mapping(
@@ -57,33 +57,6 @@ def build(profile: Profile) -> profile_pb2.Profile:
         message.duration_nanos = profile.at_ns - profile.from_ns
     message.string_table.extend(text.table)
     return message
-
-
-def _period_type(profile: Profile, text: _Strings) -> profile_pb2.ValueType:
-    name, unit = ("wall", "nanoseconds") if profile.is_time else ("space", "bytes")
-    return profile_pb2.ValueType(type=text(name), unit=text(unit))
-
-
-def _period(profile: Profile) -> int:
-    if not profile.is_time:
-        return round(profile.interval_bytes)
-    samples = sum(path.values.samples for path in profile.paths)
-    return round(sum(path.values.wall_ns for path in profile.paths) / samples) if samples else 0
-
-
-def _comments(profile: Profile) -> list[str]:
-    if profile.is_time:
-        return [
-            f"glassbottom profile of {profile.title}",
-            "Estimates from sampling every thread; each sample stands for the time since the one before.",
-        ]
-    since = f"difference from {moment(profile.before_ns)} to" if profile.is_difference else "at"
-    at = moment(profile.at_ns)
-    about = f", {profile.about}" if profile.about else ""
-    return [
-        f"glassbottom heap of {profile.service} {since} {at}, processes: {profile.totals.instances}{about}",
-        "Estimates from Poisson sampling by bytes; totals are those of `glassbottom top -o json`.",
-    ]
 
 
 def _add_code(message: profile_pb2.Profile, profile: Profile, used: Sequence[int], text: _Strings) -> None:
