@@ -7,9 +7,11 @@ from typing import Any
 from glassbottom.wire.v1 import query_pb2
 
 from tests.leakbench.case import CYCLIC, FRAGMENTATION, NATIVE, REACHABLE
-from tests.leakbench.score import Found, Look, Place
+from tests.leakbench.score import Found, Look, Place, Whole
 
 ANSWERS_MAX = 60
+ANSWERS_AT_LOOK_MAX = 20
+"""Leaks come first, and only they are remembered of a look."""
 VERDICTS = {
     query_pb2.VERDICT_LEAK: "leak",
     query_pb2.VERDICT_GROWING: "growing",
@@ -24,12 +26,12 @@ KINDS = {
 }
 
 
-def question(service: str, from_ns: int, to_ns: int) -> query_pb2.LeaksRequest:
-    """What is asked at a look: of the window from the start of the process to then."""
+def question(service: str, from_ns: int, to_ns: int, limit: int = ANSWERS_MAX) -> query_pb2.LeaksRequest:
+    """What is asked: of the window from the start of the process to the end, or to a look."""
     return query_pb2.LeaksRequest(
         selector=query_pb2.Selector(service=service),
         range=query_pb2.Range(from_ns=from_ns, to_ns=to_ns),
-        limit=ANSWERS_MAX,
+        limit=limit,
     )
 
 
@@ -57,6 +59,21 @@ def _found(finding: query_pb2.LeakFinding) -> Found:
         routes=tuple(share.route for share in site.routes),
         bytes_per_operation={each.operation: each.bytes for each in finding.per_operation},
         against=tuple(each.name for each in finding.evidence if not each.supports_leak),
+        whole=_whole(finding.whole) if finding.HasField("whole") else None,
+    )
+
+
+def _whole(whole: query_pb2.WholeGrowth) -> Whole:
+    line = whole.lines[0] if whole.lines else None
+    frames = (
+        [] if line is None else [line.frame, *([line.application_frame] if line.HasField("application_frame") else [])]
+    )
+    return Whole(
+        name=whole.name,
+        bytes_per_second=whole.bytes_per_second,
+        bytes_per_operation=whole.per_operation.bytes if whole.HasField("per_operation") else None,
+        share=whole.share,
+        largest=tuple(_place(frame) for frame in frames),
     )
 
 

@@ -11,6 +11,8 @@ from tests.leakbench.case import Case, Site
 LEAK, GROWING = "leak", "growing"
 RATE_TOLERANCE = 0.2
 TOP = 3
+NO_DUMP = "no heap dump: "
+"""Begins the note of a run whose holder cannot be known."""
 CASES = "tests/leakbench/cases/"
 BACKGROUND = "tests/leakbench/background.py"
 
@@ -28,10 +30,31 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Whole:
+    """What a finding says of all lines of its operation together. share: of its own line; 1 where it is for all.
+
+    bytes_per_operation: None where operations are not counted. largest: the line that grows most, and the application's
+    above it.
+    """
+
+    name: str
+    bytes_per_second: float
+    bytes_per_operation: float | None
+    share: float
+    largest: tuple[Place, ...] = ()
+
+    @classmethod
+    def of(cls, stored: dict[str, Any]) -> Whole:
+        """From what asdict() made of one."""
+        return cls(**{**stored, "largest": tuple(Place(**each) for each in stored["largest"])})
+
+
+@dataclass(frozen=True)
 class Found:
     """One finding. near: the nearest line of the application. path: all frames, innermost first.
 
     bytes_per_operation: what the finding itself says, by operation; holder, kind: "" where it says nothing.
+    whole: None where it says nothing of more than its own line.
     """
 
     verdict: str
@@ -44,6 +67,7 @@ class Found:
     routes: tuple[str, ...] = ()
     bytes_per_operation: dict[str, float] = field(default_factory=dict)
     against: tuple[str, ...] = ()
+    whole: Whole | None = None
 
     @classmethod
     def of(cls, stored: dict[str, Any]) -> Found:
@@ -51,7 +75,8 @@ class Found:
         near = Place(**stored["near"]) if stored["near"] else None
         path = tuple(Place(**each) for each in stored["path"])
         lists = {"path": path, "routes": tuple(stored["routes"]), "against": tuple(stored["against"])}
-        return cls(**{**stored, **lists, "place": Place(**stored["place"]), "near": near})
+        whole = Whole.of(stored["whole"]) if stored.get("whole") else None
+        return cls(**{**stored, **lists, "place": Place(**stored["place"]), "near": near, "whole": whole})
 
     @property
     def is_of_background(self) -> bool:
@@ -168,8 +193,13 @@ class Score:
 
 
 def is_right(found: Found, sites: Sequence[Site]) -> bool:
-    """Whether a finding names one of these places, as its line or as the application's line above it."""
+    """Whether a finding names one of these places, as its line or as the application's line above it.
+
+    One that is for all lines of an operation together names the line that grows most of them.
+    """
     named = [place for place in (found.place, found.near) if place is not None]
+    if found.whole is not None and found.whole.share >= 1:
+        named = list(found.whole.largest)
     return any(site.is_at(place.file, place.function, place.line) for site in sites for place in named)
 
 
@@ -246,19 +276,28 @@ def _answers(found: Found, case: Case) -> bool:
 
 
 def _ratio(case: Case, run: Run, true_bytes: float, route: str) -> float | None:
-    """Of everything called a leak that belongs to the case, since a leak may have many lines."""
-    if not true_bytes or not run.seconds:
+    """Stated bytes per operation over the true ones.
+
+    Where a right answer states what its operation keeps over all its lines, that is what is stated; the first such
+    counts. Otherwise everything called a leak that belongs to the case is added up, since a leak may have many lines.
+    """
+    if not true_bytes or not run.seconds or not run.operations:
         return None
+    per_second = run.operations / run.seconds
+    right = [each for each in run.findings if each.verdict == LEAK and _answers(each, case)]
+    whole = next((each.whole for each in right if each.whole is not None), None)
+    if whole is not None:
+        stated = whole.bytes_per_operation
+        return (whole.bytes_per_second / per_second if stated is None else stated) / true_bytes
     ours = [
         each
         for each in run.findings
         if each.verdict == LEAK and ((case.sites and each.is_of_case(route)) or _answers(each, case))
     ]
-    stated = [sum(size for name, size in each.bytes_per_operation.items() if name == route) for each in ours]
-    if any(stated):
-        return sum(stated) / true_bytes
-    rate = sum(each.bytes_per_second for each in ours)
-    return rate / (run.operations / run.seconds) / true_bytes
+    by_line = [sum(size for name, size in each.bytes_per_operation.items() if name == route) for each in ours]
+    if any(by_line):
+        return sum(by_line) / true_bytes
+    return sum(each.bytes_per_second for each in ours) / per_second / true_bytes
 
 
 def _why_not(case: Case, run: Run, route: str) -> str:

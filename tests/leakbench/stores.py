@@ -27,8 +27,8 @@ from glassbottom_collector.config import CapturesConfig, StorageConfig
 from glassbottom_collector.errors import NotFound
 from glassbottom_collector.storage.embedded import EmbeddedStore
 
-from tests.leakbench.answers import found_in, look_of, question
-from tests.leakbench.score import Run
+from tests.leakbench.answers import ANSWERS_AT_LOOK_MAX, ANSWERS_MAX, found_in, look_of, question
+from tests.leakbench.score import NO_DUMP, Run
 
 DATA, FACTS = "data", "run.json"
 BYTES_MAX = 256 * 1024 * 1024
@@ -106,17 +106,20 @@ def again(directory: Path, looks: bool) -> Kept:
 
 
 def _again(run: Run, store: EmbeddedStore, dumps: StoredDumps, looks: bool) -> Run:
-    def ask(to_ns: int, known: StoredDumps | None) -> query_pb2.LeakReport | None:
+    def ask(to_ns: int, known: StoredDumps | None, limit: int) -> query_pb2.LeakReport | None:
         answers = HeapAnswers(store.reader, lambda: to_ns, known)
+        asked = question(run.service, run.began_ns, to_ns, limit)
         try:
-            return answers.leaks(question(run.service, run.began_ns, to_ns), lambda _stage, _done, _total: None)
+            return answers.leaks(asked, lambda _stage, _done, _total: None)
         except NotFound:
             return None
 
     # The one at the end is asked without the dump as well only where that makes a difference, which it does not.
-    last = ask(run.ended_ns, dumps)
+    last = ask(run.ended_ns, dumps, ANSWERS_MAX)
     seen = [
-        look_of(last if look.to_ns == run.ended_ns else ask(look.to_ns, None), look.at_s, look.to_ns)
+        look_of(
+            last if look.to_ns == run.ended_ns else ask(look.to_ns, None, ANSWERS_AT_LOOK_MAX), look.at_s, look.to_ns
+        )
         for look in run.looks
         if looks or look.to_ns == run.ended_ns
     ]
@@ -124,5 +127,5 @@ def _again(run: Run, store: EmbeddedStore, dumps: StoredDumps, looks: bool) -> R
         run,
         findings=found_in(last) if last is not None else (),
         looks=tuple(seen),
-        notes=tuple(last.notes) if last is not None else (),
+        notes=(*(last.notes if last is not None else ()), *(note for note in run.notes if note.startswith(NO_DUMP))),
     )

@@ -12,7 +12,7 @@ import pytest
 
 from tests.leakbench import environments
 from tests.leakbench.case import CYCLIC, FIXED, LEAKY, NATIVE, NONE, REACHABLE, ROOT, Case, Site, kept, load, names
-from tests.leakbench.score import Found, Look, Place, Run, score
+from tests.leakbench.score import Found, Look, Place, Run, Whole, score
 from tests.leakbench.stores import Kept, again, keep
 from tests.leakbench.table import markdown, summary
 from tests.leakbench.watch import Pace, measure, run_case
@@ -134,6 +134,21 @@ def test_the_rate_is_of_all_lines_of_the_case_and_of_no_other() -> None:
     row = score(EXAMPLE, run(*leaks, found(BACKGROUND, bytes_per_second=5000.0)), None, 1000.0, "POST")
     assert row.ratio == pytest.approx(0.8)  # 8 kB/s at 10 operations a second
     assert row.also_accused == (str(BACKGROUND),)
+
+
+def test_what_a_right_answer_states_of_its_whole_operation_is_what_is_stated() -> None:
+    whole = Whole("POST", 9000.0, 950.0, share=0.4, largest=(LIBRARY,))
+    leaks = [found(BACKGROUND, whole=replace(whole, bytes_per_operation=1.0)), found(whole=whole), found(LIBRARY)]
+    assert score(EXAMPLE, run(*leaks), None, 1000.0, "POST").ratio == pytest.approx(0.95)
+    uncounted = replace(whole, bytes_per_operation=None)
+    assert score(EXAMPLE, run(found(whole=uncounted)), None, 1000.0, "POST").ratio == pytest.approx(0.9)
+
+
+def test_an_answer_for_a_whole_operation_names_the_line_of_it_that_grows_most() -> None:
+    elsewhere = Place("/srv/app.py", "main", 3)
+    for largest, right in (((LIBRARY,), True), ((elsewhere, HERE), True), ((elsewhere,), False)):
+        whole = Whole("POST", 9000.0, 950.0, share=1.0, largest=largest)
+        assert score(EXAMPLE, run(found(HERE, whole=whole)), None, 1000.0, "POST").found is right
 
 
 def test_a_native_leak_is_right_by_its_kind() -> None:

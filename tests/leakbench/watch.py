@@ -17,10 +17,10 @@ import grpc
 from glassbottom.wire.v1 import control_pb2, control_pb2_grpc, ingest_pb2, query_pb2, query_pb2_grpc
 
 from tests.leakbench import environments
-from tests.leakbench.answers import found_in, look_of, question
+from tests.leakbench.answers import ANSWERS_AT_LOOK_MAX, ANSWERS_MAX, found_in, look_of, question
 from tests.leakbench.case import LEAKY, NATIVE, ROOT, Loaded
 from tests.leakbench.drive import READY
-from tests.leakbench.score import Look, Run
+from tests.leakbench.score import NO_DUMP, Look, Run
 from tests.support.collector_process import collector_process, python_environment
 
 LOOK_EVERY_S = 5.0
@@ -155,7 +155,7 @@ def _watch(loaded: Loaded, variant: str, address: str, pace: Pace) -> Run:
         with _query(address) as query:
             while not driven.over.wait(LOOK_EVERY_S):
                 asked_s, ended_ns = time.monotonic() - started, time.time_ns()
-                last = _ask(query, service, began_ns, ended_ns)
+                last = _ask(query, service, began_ns, ended_ns, ANSWERS_AT_LOOK_MAX)
                 looks.append(look_of(last, round(asked_s, 1), ended_ns))
             if not driven.failed:
                 # What comes later is a process at rest, and would look as if its growth had ended.
@@ -187,10 +187,12 @@ def _query(address: str) -> Iterator[query_pb2_grpc.QueryServiceStub]:
         yield query_pb2_grpc.QueryServiceStub(channel)
 
 
-def _ask(query: query_pb2_grpc.QueryServiceStub, service: str, from_ns: int, to_ns: int) -> query_pb2.LeakReport | None:
+def _ask(
+    query: query_pb2_grpc.QueryServiceStub, service: str, from_ns: int, to_ns: int, limit: int = ANSWERS_MAX
+) -> query_pb2.LeakReport | None:
     """The report; None while the collector has nothing of the service."""
     try:
-        for message in query.Leaks(question(service, from_ns, to_ns), timeout=60):
+        for message in query.Leaks(question(service, from_ns, to_ns, limit), timeout=120):
             if message.HasField("report"):
                 return message.report
     except grpc.RpcError as error:
@@ -209,7 +211,7 @@ def _dump(address: str, service: str) -> tuple[str, ...]:
             for response in control_pb2_grpc.ControlServiceStub(channel).Capture(request, timeout=90):
                 record = response.record
         except grpc.RpcError as error:
-            return (f"no heap dump: {error.details()}",)
+            return (f"{NO_DUMP}{error.details()}",)
     if record is None or record.state != control_pb2.CAPTURE_STATE_STORED:
-        return (f"no heap dump: {record.reason if record is not None else 'no answer'}",)
+        return (f"{NO_DUMP}{record.reason if record is not None else 'no answer'}",)
     return ()

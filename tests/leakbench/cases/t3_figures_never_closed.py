@@ -12,7 +12,7 @@ CASE = Case(
     title="matplotlib.pyplot figures never closed",
     sites=kept(__file__),
     holder="figs",
-    bytes_per_operation=60_000,
+    bytes_per_operation=260_000,
     per_second=4,
     environments={"both": "misuse"},
 )
