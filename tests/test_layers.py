@@ -33,6 +33,12 @@ COLLECTOR_ARROWS: dict[str, set[str]] = {
     "pprof": set(),
     "recordings": PLAIN,
     "captures": PLAIN | {"config"},
+    # An incident: what is read by whom, made harmless, and put into an archive that can be read like a store.
+    "redaction": {"errors"},
+    "logs": PLAIN,
+    "incident.parts": set(),
+    "database": PLAIN | {"incident.parts", "redaction"},
+    "sample": PLAIN | {"incident.parts", "database"},
     "ingest": PLAIN | {"wire", "storage", "captures", "config", "__init__"},
     "api": PLAIN | {"wire", "storage", "captures", "leaks", "timing", "findings", "heapdump", "recordings", "__init__"},
     "cli": {"wire", "pprof", "__init__"},
