@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.schemas import validate_strictly
+
 HEAD = "import asyncio, ctypes, functools, gc, os, subprocess, sys, time\n"
 LEAKS = {
     # name: (program, kind, line of the site, who keeps it, bytes per pass)
@@ -50,10 +52,12 @@ for _ in range(1500): make()
         """
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
-for _ in range(1500):
+def handle():
     libc.malloc(4000)
+    return bytes(50_000).count(0)
+for _ in range(1500): handle()
 """,
-        ("native", "", "", 0),
+        ("native", ":6 handle", "", 4016),
     ),
 }
 HEALTHY = {
@@ -125,6 +129,16 @@ def test_a_program_that_only_looks_like_it_is_left_alone(name: str, tmp_path: Pa
 
 
 @pytest.mark.once
+def test_json_is_what_the_schema_says_of_a_leak_and_of_what_is_none(tmp_path: Path) -> None:
+    leak = json.loads(check(tmp_path, LEAKS["malloc"][0], "-o", "json").stdout)
+    short = json.loads(check(tmp_path, "print('done', file=sys.stderr)\n", "-o", "json").stdout)
+    for answer in (leak, short):
+        validate_strictly(answer, "check-leak")
+    assert (leak["kind"], leak["sites"][0]["lines"][0]["line"], leak["sites"][0]["holder"]) == ("native", 6, None)
+    assert (short["outcome"], short["kind"], short["sites"]) == ("undecided", None, [])
+
+
+@pytest.mark.once
 def test_a_long_program_is_watched_by_time_until_it_is_interrupted(tmp_path: Path) -> None:
     program = (
         "KEPT = []\ndef handle():\n    KEPT.append(bytearray(2000))\n"
@@ -135,6 +149,7 @@ def test_a_long_program_is_watched_by_time_until_it_is_interrupted(tmp_path: Pat
 
     assert done.returncode == 3, done.stderr
     answer = json.loads(done.stdout)
+    validate_strictly(answer, "check-leak")
     assert (answer["outcome"], answer["exit_code"]) == ("leak", 5)
     assert answer["sites"][0]["place"].endswith(":4 handle")
 

@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return EXIT_ERROR
         answer = json.loads(result.read_text())
     if arguments.output == "json":
-        sys.stdout.write(json.dumps({**answer, "exit_code": code}) + "\n")
+        sys.stdout.write(json.dumps(document(answer, code)) + "\n")
     else:
         sys.stderr.write(report(" ".join(command), answer) + "\n")
     if answer["outcome"] == "leak":
@@ -65,6 +65,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(f"{command[0]} ended with exit code {code}.")
         return EXIT_ERROR
     return EXIT_OK
+
+
+def document(answer: dict[str, Any], code: int) -> dict[str, Any]:
+    """The verdict as docs/schema/check-leak.schema.json describes it. code: the program's exit code."""
+    sites = [
+        {
+            "place": site["place"],
+            "called_from": site["called_from"] or None,
+            "lines": [{"file": file, "line": line} for file, line in site["lines"]],
+            "bytes_per_pass": site["bytes_per_pass"],
+            "bytes_per_block": site["bytes_per_block"],
+            "types": [{"name": name, "share": min(share, 1.0)} for name, share in site["types"]],
+            "holder": site["holder"] or None,
+        }
+        for site in answer["sites"]
+    ]
+    return {
+        "schema": "glassbottom.check-leak/1",
+        "outcome": answer["outcome"],
+        "kind": answer["kind"] or None,
+        "bytes": answer["bytes"],
+        "evidence": answer["evidence"],
+        "sites": sites,
+        "lines": answer["lines"],
+        "seconds": answer["seconds"],
+        "exit_code": code,
+    }
 
 
 def report(name: str, answer: dict[str, Any]) -> str:

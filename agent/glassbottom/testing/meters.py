@@ -119,6 +119,11 @@ def _malloc() -> tuple[int, int]:
     return (int(numbers[0]), int(numbers[0]) + int(numbers[1])) if isinstance(numbers, tuple) else (0, 0)
 
 
+def malloc_in_use() -> int:
+    """Bytes in use of glibc's malloc; 0 where it is another one."""
+    return _malloc()[0]
+
+
 def _native_answer(name: str) -> object:
     try:
         from .. import _native

@@ -19,13 +19,14 @@ import sys
 import threading
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
 from .evidence import STRETCHES, Growth, Tracing
 from .meters import Meters, collect, gc_is_on
+from .native_lines import NativeLines
 from .places import is_application
 from .statistics import P_MAX, Trend, trend
 from .verdict import CYCLES, NATIVE, REACHABLE, Outcome
@@ -98,15 +99,26 @@ class Watch:
         return self._trace_line if known else None
 
     def _trace_line(self, frame: FrameType, event: str, _arg: object) -> Any:
+        if event == "return" and self._by_line.is_traced:
+            self._by_line.native.at(self._line_before(frame.f_back))
         # A comprehension is one statement, however long it takes.
         if event == "line" and (frame.f_lineno != self._last_line or frame.f_code is not self._last_code):
             self._last_line, self._last_code = frame.f_lineno, frame.f_code
             self._lines += 1
             if self._by_line.is_traced:
-                self._by_line.passes[frame.f_code.co_filename, frame.f_lineno] += 1
+                line = (frame.f_code.co_filename, frame.f_lineno)
+                self._by_line.passes[line] += 1
+                self._by_line.native.at(line)
             if self._lines >= self._next_line:
+                self._by_line.native.pause()
                 self._line_point()
         return self._trace_line if self._watching_lines else None
+
+    def _line_before(self, frame: FrameType | None) -> tuple[str, int] | None:
+        """Where a frame goes on, if that is the program's own."""
+        if frame is None or not self._files.get(frame.f_code.co_filename):
+            return None
+        return frame.f_code.co_filename, frame.f_lineno
 
     def _line_point(self) -> None:
         if os.getpid() != self._pid or not self._lock.acquire(blocking=False):
@@ -170,6 +182,7 @@ class Series:
     def __init__(self, spacing: float) -> None:
         self.meters = Meters(POINTS_MAX)
         self.passes: Counter[tuple[str, int]] = Counter()
+        self.native = NativeLines()
         self._spacing = spacing
         self._tracing: Tracing | None = None
         self._growth: Growth | None = None
@@ -250,6 +263,7 @@ class Series:
         tracing.read(progress)
         if len(tracing) == 1:
             self.passes.clear()
+            self.native.begin()
         if len(tracing) <= STRETCHES:
             return self._stretch_length()
         self._conclude(tracing)
@@ -260,10 +274,14 @@ class Series:
         try:
             if len(tracing) >= 3:
                 length = tracing.length()
-                self._growth = tracing.conclude(self._rate)
+                self._growth = self._with_native_line(tracing.conclude(self._rate), length)
                 self._units = {line: length / count for line, count in self.passes.items()}
         finally:
             tracing.stop()
+
+    def _with_native_line(self, growth: Growth, length: float) -> Growth:
+        site = self.native.site(self._rate, length) if growth.is_native else None
+        return growth if site is None else replace(growth, sites=(site, *growth.sites))
 
     def _is_freed_by_collecting(self, grown: float) -> bool:
         if gc_is_on():
