@@ -6,9 +6,14 @@ Fixtures of one part live in that part's conftest.py; helpers shared by several 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.support.postgres import Cluster
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,3 +37,12 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 def root() -> Path:
     """The top of the source tree."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Cluster]:
+    """A real PostgreSQL primary and its streaming replica, started when the first test of this process wants them."""
+    from tests.support.postgres import postgres_cluster  # late: it needs psycopg, and most tests do not
+
+    with postgres_cluster() as cluster:
+        yield cluster
