@@ -13,6 +13,11 @@ INSTALLED_BY := pyproject.toml deploy/venv.sh $(SOURCES)
 BENCHES     := overhead async footprint kill9 leaks curves pprof suites day dump
 PYTEST_ARGS ?= -n 2 --dist worksteal
 SECONDS_OF_SOAK ?= 120
+SEED_OF_SOAK ?= 1
+# The report of a copy that writes a dump goes to a file: it has no other descriptor.
+UNDER_SANITIZERS = PYTHONPATH=build/asan/lib LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
+  ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:log_path=build/asan/report \
+  UBSAN_OPTIONS=print_stacktrace=1:log_path=build/asan/report
 ifdef CI
 # A warning of the compiler fails CI; a user's newer compiler may warn of what ours does not know.
 export CFLAGS := -Werror
@@ -62,13 +67,14 @@ $(BENCHES:%=bench-%): bench-%: .venv/$(MAIN)/.test
 bench-%: ## Measures one claim: overhead, async, footprint, kill9, leaks, curves, pprof, suites, day, dump (ARGS="..." are passed on)
 	@echo "no benchmark '$*'; there are: $(BENCHES)" >&2; exit 2
 
-soak: .venv/$(MAIN)/.test ## Stresses the C core under ASAN + UBSAN (SECONDS_OF_SOAK=120)
+soak: .venv/$(MAIN)/.test ## Stresses the C core and heap dumps under ASAN + UBSAN (SECONDS_OF_SOAK=120, SEED_OF_SOAK=1)
 	@rm -rf build/asan && mkdir -p build/asan
 	@CFLAGS="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined" \
 	  $(PYTHON) -c "from setuptools import setup; setup()" -q build --build-base build/asan --build-lib build/asan/lib
-	@PYTHONPATH=build/asan/lib ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 \
-	  LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
-	  $(PYTHON) tests/native/stress.py --seconds $(SECONDS_OF_SOAK)
+	@$(UNDER_SANITIZERS) $(PYTHON) tests/native/stress.py --seconds $(SECONDS_OF_SOAK) || { cat build/asan/report* >&2; exit 1; }
+	@$(UNDER_SANITIZERS) PYTHONMALLOC=malloc \
+	  $(PYTHON) tests/native/stress_dumps.py --seconds $(SECONDS_OF_SOAK) --seed $(SEED_OF_SOAK) \
+	  || { cat build/asan/report* >&2; exit 1; }
 
 dist: .venv/$(MAIN)/.test ## Builds the source distribution and a wheel into dist/
 	@rm -rf dist && $(PYTHON) -m build -q --no-isolation --outdir dist . && ls -l dist

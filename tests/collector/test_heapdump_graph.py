@@ -143,3 +143,10 @@ def test_hundreds_of_thousands_of_links_are_no_deeper_than_one(shape: str) -> No
 def test_arrays_that_do_not_fit_together_are_refused(offsets: list[int], targets: list[int], root: int) -> None:
     with pytest.raises(ValueError, match="must"):
         _graph.dominators(np.array(offsets, np.uint32).tobytes(), np.array(targets, np.uint32).tobytes(), root, NONE)
+
+
+@pytest.mark.parametrize("edges", [[(0, 1), (1, 2)], [(0, 1), (2, 1)], [(1, 2)]])
+def test_garbage_that_is_part_of_the_graph_is_refused(edges: Edges) -> None:
+    """It would be numbered twice."""
+    with pytest.raises(ValueError, match="garbage must be a node without edges"):
+        dominators(3, edges, garbage=2)

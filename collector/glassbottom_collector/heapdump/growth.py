@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import _graph
 from ..model.heapdump import Growth
@@ -160,7 +161,12 @@ def _sums(heap: Heap, numbers: I64, total: int) -> _Sums:
     at = numbers[paths[seen]]
     lengths = heap.lengths[seen]
     objects = np.bincount(at, minlength=total).astype(np.int64)
-    sizes = np.bincount(at, weights=heap.sizes[: heap.objects][seen], minlength=total).astype(np.int64)
+    sizes = _whole(np.bincount(at, weights=heap.sizes[: heap.objects][seen], minlength=total))
     has_length = np.bincount(at[lengths >= 0], minlength=total) > 0
-    entries = np.bincount(at[lengths >= 0], weights=lengths[lengths >= 0], minlength=total).astype(np.int64)
+    entries = _whole(np.bincount(at[lengths >= 0], weights=lengths[lengths >= 0], minlength=total))
     return _Sums(objects, sizes, np.where(has_length, entries, -1))
+
+
+def _whole(sums: NDArray[np.float64]) -> I64:
+    """What a damaged file says may be more than 64 bits hold."""
+    return np.minimum(sums, 2.0**62).astype(np.int64)

@@ -61,6 +61,18 @@ new_array(uint64_t items, size_t item_bytes, void *pointer)
     return bytes;
 }
 
+/* Were it reached from root as well, it would be numbered twice, and there is no room for that. */
+static bool
+stands_alone(const gh_graph *graph, uint32_t garbage)
+{
+    bool fine = graph->offsets[garbage] == graph->offsets[garbage + 1];
+    for (uint32_t e = 0; fine && e < graph->offsets[graph->nodes]; e++)
+        fine = graph->targets[e] != garbage;
+    if (!fine)
+        PyErr_SetString(PyExc_ValueError, "garbage must be a node without edges");
+    return fine;
+}
+
 static PyObject *
 graph_dominators(PyObject *module, PyObject *args)
 {
@@ -78,6 +90,8 @@ graph_dominators(PyObject *module, PyObject *args)
         PyErr_SetString(PyExc_ValueError, "root and garbage must be two nodes");
         goto done;
     }
+    if (garbage != GH_NONE && !stands_alone(&graph, garbage))
+        goto done;
     idom = new_array(graph.nodes, sizeof(uint32_t), &idoms);
     order = new_array(graph.nodes, sizeof(uint32_t), &orders);
     if (idom == NULL || order == NULL)
