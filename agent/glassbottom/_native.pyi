@@ -64,7 +64,7 @@ class Statistics(TypedDict):
     types: int
     types_max: int
     hook_losses: int  # times another tool removed our hooks and the tables had to restart
-    sample_ns: int  # time spent taking samples (walk, intern, insert)
+    sample_ns: int  # time spent taking samples (walk, intern, insert), without waiting for a CPU
     snapshot_ns: int  # time spent in snapshot() with the GIL held
     tables_bytes: int  # fixed memory of all tables
 

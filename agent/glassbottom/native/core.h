@@ -73,7 +73,12 @@ typedef struct {
     double small_sampled; /* estimate of the bytes it allocated in small blocks */
     bool excluded;        /* the agent's own threads */
     bool forking;         /* holds the lock across fork(): other handlers that run meanwhile must not wait for it */
-    uint8_t probing;      /* GB_PROBE_…: an allocation made only to see whether a hook is still in the chain */
+    /* The raw sample taken last: its block, call path and instruction, and how far the countdown was then. */
+    const void *newest, *newest_code; /* never dereferenced */
+    int64_t newest_left;
+    uint32_t newest_node;
+    int32_t newest_offset;
+    uint8_t probing; /* GB_PROBE_…: an allocation made only to see whether a hook is still in the chain */
     bool probe_seen;
 } gb_thread;
 extern __thread gb_thread gb_tls;
@@ -238,9 +243,10 @@ void gb_types_reset(void);
 /* ---- hooks.c, chain.c -------------------------------------------------------------------------------------------------- */
 
 extern uint64_t gb_hook_losses;
-extern _Atomic uint64_t gb_sample_ns;
-extern _Atomic uint32_t gb_epoch; /* changes under the lock */
-extern char gb_pause_reason[256]; /* empty: the hooks are where they should be */
+extern _Atomic uint64_t gb_sample_ns;      /* from the begin to the end of samples: what windows are prolonged by */
+extern _Atomic uint64_t gb_sample_cost_ns; /* the same without waiting for a CPU */
+extern _Atomic uint32_t gb_epoch;          /* changes under the lock */
+extern char gb_pause_reason[256];          /* empty: the hooks are where they should be */
 
 const char *gb_refusal(void);
 bool gb_raw_install(void); /* false: gb_pause_reason says why */

@@ -14,13 +14,14 @@
  * Every (re)allocation is a birth that is decided afresh, whatever was decided before. Given its history, the expected
  * weight of a block is 1 in each of the two ways it can be born (window or raw), so sums stay unbiased although a
  * sampled block takes the raw way when it grows and an unsampled one may not. The call path of a block is that of its
- * last (re)allocation; its birth, which is only age evidence, is carried over while it stays sampled.
+ * last (re)allocation; its birth, which is only age evidence, is carried over while it stays sampled. The table of a
+ * dict or set cannot grow in place: it is allocated anew and the old one is freed, which inherit() sees through.
  */
 #include "hooks.h"
 
 #include <string.h>
 
-_Atomic uint64_t gb_sample_ns; /* written with the GIL */
+_Atomic uint64_t gb_sample_ns, gb_sample_cost_ns; /* written with the GIL */
 _Atomic uint32_t gb_epoch;
 
 gb_slot gb_raw_slots[GB_SLOTS];
@@ -67,6 +68,17 @@ gb_window_bytes(void)
 
 /* ---- taking a sample ------------------------------------------------------------------------------------------ */
 
+/* A sample takes 2 to 20 microseconds. What took longer waited for a CPU, be it the process or the whole virtual machine,
+ * or was interrupted: no cost of ours, and on a busy machine the larger part of the time. The thread's CPU clock would
+ * not know of the machine's waiting, and is a system call. */
+#define COST_NS_MAX UINT64_C(100000)
+
+static inline void
+add_relaxed(_Atomic uint64_t *to, uint64_t ns)
+{
+    atomic_store_explicit(to, atomic_load_explicit(to, memory_order_relaxed) + ns, memory_order_relaxed);
+}
+
 static void
 record_gil(PyThreadState *ts, void *p, size_t size, double interval, double share, uint32_t window, uint32_t domain,
            const gb_sample *before)
@@ -98,9 +110,17 @@ record_gil(PyThreadState *ts, void *p, size_t size, double interval, double shar
     gb_stacks.nodes[s.node].alloc_bytes += weight * (double)s.size;
     gb_stacks.nodes[s.node].alloc_objects += weight;
     gb_unlock();
-    atomic_store_explicit(&gb_sample_ns,
-                          atomic_load_explicit(&gb_sample_ns, memory_order_relaxed) + gb_monotonic_ns() - t0,
-                          memory_order_relaxed);
+    gb_thread *t = &gb_tls;
+    t->newest = domain == GB_DOMAIN_RAW && n > 0 ? p : NULL;
+    if (t->newest != NULL) {
+        t->newest_node = s.node;
+        t->newest_left = t->raw_left;
+        t->newest_code = frames[0].code;
+        t->newest_offset = frames[0].offset;
+    }
+    uint64_t taken = gb_monotonic_ns() - t0;
+    add_relaxed(&gb_sample_ns, taken);
+    add_relaxed(&gb_sample_cost_ns, taken < COST_NS_MAX ? taken : COST_NS_MAX);
 }
 
 /* ---- raw: always there ---------------------------------------------------------------------------------------- */
@@ -176,11 +196,39 @@ raw_realloc(const gb_slot *s, void *p, size_t size)
     return q;
 }
 
+/* A sampled block is freed. Where the thread's last raw allocation was a sampled one as large or larger, by the very
+ * instruction that frees this one, it takes this one's place: the table of a dict or set that has grown. It is as old as
+ * what it replaces. Of C code that does the same with two things, the older one ends here, and little is wrong if its age
+ * lives on. Two turns of a loop are told apart by what else is allocated between them. */
+static void
+inherit(const gb_sample *gone)
+{
+    gb_thread *t = &gb_tls;
+    const void *newest = t->newest;
+    if (newest == NULL || t->newest_left != t->raw_left || t->busy)
+        return;
+    t->newest = NULL;
+    PyThreadState *ts = gone->ptr == newest ? NULL : gb_thread_state_nopy();
+    if (ts == NULL)
+        return;
+    gb_frame frames[GB_FRAMES_MAX];
+    bool truncated;
+    if (gb_walk_gil(ts, frames, &truncated) == 0 || frames[0].code != t->newest_code
+        || frames[0].offset != t->newest_offset)
+        return;
+    gb_lock();
+    gb_sample *s = gb_table_find_locked(newest);
+    if (s != NULL && s->node == t->newest_node && s->size >= gone->size && s->birth_ms > gone->birth_ms)
+        s->birth_ms = gone->birth_ms;
+    gb_unlock();
+}
+
 static void
 raw_forget(void *p)
 {
     gb_sample gone;
-    gb_table_take_nopy(p, &gone);
+    if (gb_table_take_nopy(p, &gone))
+        inherit(&gone);
 }
 
 #define RAW_SLOT(k)                                                                                                    \

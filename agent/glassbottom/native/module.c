@@ -104,6 +104,7 @@ native_start(PyObject *self, PyObject *args, PyObject *kwargs)
     gb_stacks.truncated = gb_stacks.overflowed = 0;
     gb_hook_losses = gb_snapshot_ns = 0;
     atomic_store(&gb_sample_ns, 0);
+    atomic_store(&gb_sample_cost_ns, 0);
     gb_lock();
     atomic_fetch_add(&gb_epoch, 1);
     gb_unlock();
@@ -284,8 +285,8 @@ native_statistics(PyObject *self, PyObject *args)
         (unsigned long long)gb_stacks.truncated, "stacks_overflowed", (unsigned long long)gb_stacks.overflowed, "codes",
         (unsigned int)(gb_stacks.codes_used - 1), "codes_max", (unsigned int)GB_CODES_MAX, "types",
         (unsigned int)gb_types_known, "types_max", (unsigned int)GB_TYPES_MAX, "hook_losses",
-        (unsigned long long)gb_hook_losses, "sample_ns", (unsigned long long)atomic_load(&gb_sample_ns), "snapshot_ns",
-        (unsigned long long)gb_snapshot_ns, "tables_bytes",
+        (unsigned long long)gb_hook_losses, "sample_ns", (unsigned long long)atomic_load(&gb_sample_cost_ns),
+        "snapshot_ns", (unsigned long long)gb_snapshot_ns, "tables_bytes",
         (Py_ssize_t)(TABLES_BYTES + GB_PATH_CACHE_BYTES + GB_FILTER_SLOTS + 2 * GB_TYPE_SLOTS * sizeof(gb_type_entry)),
         "watched_ns", (unsigned long long)gb_windows_watched_ns);
 }
