@@ -43,7 +43,7 @@ DIRTIED_BYTES_MIN = 32 << 20
 RESIDENT_BYTES_MAX = 8 * GIB
 """Above that it is done only when asked for with the option large=1, for the time the process stands still."""
 PAUSE_MS_PER_GIB = 20.0
-"""What copying the tables of a GiB takes on a busy machine, 12 on an idle one; to be told before it is done."""
+"""What copying the tables of a GiB takes in pages of 4 KiB (docs/benchmarks/dump.md); to be told before it is done."""
 LOOK_EVERY_S = 0.25
 BUSY_S_MAX = 5.0
 """So long a garbage collection under way is waited for."""
