@@ -148,7 +148,7 @@ def test_a_disk_without_a_byte_left_is_told_before_a_copy_is_made(
     monkeypatch.setattr(heap.os, "open", lambda *_: os.dup(full))
     with Path("/dev/full").open("wb") as file:
         full = file.fileno()
-        with pytest.raises(CaptureError, match="no room for the dump .*: No space left on device"):
+        with pytest.raises(CaptureError, match=r"no room for the dump .*: No space left on device"):
             dump_heap(tmp_path / "heap", **LIMITS)  # type: ignore[arg-type]
     monkeypatch.undo()
     assert dump_heap(tmp_path / "heap", **LIMITS).facts["end"] == "complete"  # type: ignore[arg-type]
