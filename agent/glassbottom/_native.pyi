@@ -112,6 +112,12 @@ def stack(node: int) -> tuple[list[tuple[CodeType, int]], bool, int]:
     Raises KeyError for a node this epoch does not know.
     """
 
+def release_dead() -> int:
+    """Lets go of code objects that nothing but the tables holds and no live sample needs; returns how many.
+
+    Looks only when there are some hundred more than after the last time. Node ids stay.
+    """
+
 def release_unused() -> int:
     """Drops code objects and call paths nothing live refers to when tables are more than half full; returns how many.
 
@@ -265,6 +271,13 @@ class SpanRecord:
     since_ns: int
     children: int
 
+class RequestTicket:
+    """What contexts hold of a request, or of a SERVER or CONSUMER span: 24 bytes, for they may hold it for ever."""
+
+    @property
+    def record(self) -> SpanRecord | None:
+        """None once it is closed, or gone."""
+
 class SpanName:
     """What is known of one span name. floor_ns: a tenth of slow_ns; limit_ns: slow_ns, until told otherwise."""
 
@@ -328,11 +341,11 @@ class Request(SpanRecord):
         """Ends it, and the context goes back to what it did before; not in another context, where it never was."""
 
 class Door:
-    """One request on its way through an ASGI application."""
+    """One request on its way through an ASGI application. request: None once it is closed."""
 
-    request: Request
+    request: Request | None
 
-    def send(self, message: Any, /) -> Awaitable[None]:
+    def __call__(self, message: Any, /) -> Awaitable[None]:
         """As the server's send(), with a look at the message."""
 
     def end(self, error: BaseException | None = None, /) -> None: ...

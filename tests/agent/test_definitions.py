@@ -72,3 +72,17 @@ def test_a_service_with_very_many_call_paths_in_use_does_not_tell_them_anew_all_
     symbols.acknowledged(range(15_000))
 
     assert not symbols.is_overfull()
+
+
+def test_a_new_function_at_the_address_of_one_that_is_gone_gets_its_own_name() -> None:
+    symbols = Symbols(lambda: None)
+    names = []
+    for number in range(50):  # some of them lie where the one before lay
+        code = code_made_anew().replace(co_qualname=f"made_{number}")
+        (stack,) = symbols.stacks([number], lambda node, code=code: ([(code, -1)], False, 0))
+        (frame,) = symbols._stacks[stack][0]
+        names.append(symbols._frames[frame][0])
+        del code
+        symbols.forget_places()
+
+    assert names == [f"made_{number}" for number in range(50)]

@@ -180,6 +180,36 @@ def test_code_that_comes_and_goes_is_released() -> None:
     del kept
 
 
+def test_functions_that_are_gone_are_let_go_of_and_no_path_gets_another_number() -> None:
+    """A day of templates would otherwise leave megabytes of dead code objects in the tables."""
+    with sampler(interval_bytes=4096.0):
+        scope: dict = {"kept": []}
+        exec("def lives_on(): kept.append(bytes(1_000_000))", scope)
+        scope["lives_on"]()
+        del scope["lives_on"]  # dead, but a live sample has its name
+        before = _native.statistics()["codes"]
+        for i in range(600):
+            scope = {"kept": scope["kept"]}
+            exec(f"def made_{i}(): return bytes(9000)", scope)
+            scope[f"made_{i}"]()
+        del scope["made_599"]
+        gc.collect()
+        epoch = _native.snapshot()["epoch"]
+
+        # Not every call was sampled.
+        released = _native.release_dead()
+        assert released > 300
+
+        assert _native.statistics()["codes"] <= before + 100
+        snapshot = _native.snapshot()
+        assert snapshot["epoch"] == epoch
+        assert within(snapshot, "lives_on")
+        assert _native.release_dead() == 0
+        exec("def made_anew(): kept.append(bytes(1_000_000))", scope)
+        scope["made_anew"]()
+        assert within(_native.snapshot(), "made_anew")
+
+
 def test_a_full_table_of_paths_folds_and_counts() -> None:
     """Beyond the bound, a stack is counted under one label; it is never lost silently."""
     result = run_python(

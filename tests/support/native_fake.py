@@ -83,6 +83,9 @@ class FakeCore:
         site = self.sites[node]
         return list(site.places), site.truncated, 0
 
+    def release_dead(self) -> int:
+        return 0
+
     def release_unused(self) -> int:
         self.released += 1
         self.epoch += 1

@@ -83,6 +83,28 @@ typedef struct {
 } gb_thread;
 extern __thread gb_thread gb_tls;
 
+/* What this thread allocates from one to the other is ours, and no sample: what we add to a context may outlive its
+ * request in a line of the application's, and must not accuse it. No Python code in between. */
+typedef struct {
+    int64_t raw_left;
+    bool busy;
+} gb_ours;
+
+static inline gb_ours
+gb_ours_begin(void)
+{
+    gb_ours before = {gb_tls.raw_left, gb_tls.busy};
+    gb_tls.busy = true;
+    return before;
+}
+
+static inline void
+gb_ours_end(gb_ours before)
+{
+    gb_tls.busy = before.busy;
+    gb_tls.raw_left = before.raw_left;
+}
+
 enum { GB_PROBE_NONE = 0, GB_PROBE_RAW = 1, GB_PROBE_SMALL = 2 };
 
 void gb_seed(uint64_t seed);
@@ -158,6 +180,7 @@ double gb_weight_nopy(const gb_sample *s);
 #define GB_WALK_MAX 1024u
 #define GB_NODES_MAX 65536u
 #define GB_CODES_MAX 16384u
+#define GB_CODES_DEAD_MIN 256u /* so many code objects more than last time, and it is seen whether some are dead */
 #define GB_NODE_INDEX_SLOTS 131072u
 #define GB_CODE_INDEX_SLOTS 32768u
 #define GB_PATH_CACHE_SLOTS 4096u
@@ -194,6 +217,7 @@ typedef struct {
     gb_path_slot *cache;
     uint32_t nodes_used, nodes_max, node_slots; /* slots are powers of two, at least twice the maximum */
     uint32_t codes_used, codes_max, code_slots;
+    uint32_t codes_released; /* of codes_used: those let go of by gb_codes_release_dead_locked() */
     uint32_t cache_slots;
     uint64_t truncated;
     uint64_t overflowed;
@@ -209,6 +233,10 @@ void gb_stacks_clear_locked(gb_paths *g);
 /* Hands out every code reference, to be released outside the lock; returns how many. Only when no node is left. */
 size_t gb_codes_take_locked(gb_paths *g, PyCodeObject **released);
 PyObject *gb_path_to_python(const gb_paths *g, uint32_t node); /* (frames, truncated, label) as of _native.stack() */
+/* Of the heap, under the GIL: lets go of code objects that only we hold and no live sample needs; their functions are gone.
+ * Numbers stay as they are. Returns how many, put into `released` as below. Given as zeroes: live_nodes, one for each of
+ * nodes_used; live_codes, one for each of codes_used. */
+size_t gb_codes_release_dead_locked(PyCodeObject **released, uint32_t *live_nodes, uint8_t *live_codes);
 /* Of the heap: drops what no live sample needs. Returns how many nodes and codes went; the codes, to be released outside the lock,
  * are put into `released` (room for GB_CODES_MAX). */
 size_t gb_stacks_compact_locked(PyCodeObject **released, size_t *released_count, gb_node *scratch, uint32_t *map);

@@ -238,6 +238,44 @@ native_stack(PyObject *self, PyObject *arg)
     return gb_path_to_python(&gb_stacks, (uint32_t)node);
 }
 
+static void
+release(PyCodeObject **codes, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        Py_DECREF(codes[i]);
+}
+
+static PyObject *
+native_release_dead(PyObject *self, PyObject *args)
+{
+    (void)self;
+    (void)args;
+    /* Few dead are not worth the walk over all samples. */
+    static uint32_t codes_before;
+    uint32_t held = gb_stacks.codes_used - gb_stacks.codes_released;
+    if (!started || held < codes_before + GB_CODES_DEAD_MIN) {
+        codes_before = held < codes_before ? held : codes_before;
+        return PyLong_FromLong(0);
+    }
+    PyCodeObject **released = malloc(gb_stacks.codes_used * sizeof(*released));
+    uint32_t *live_nodes = calloc(gb_stacks.nodes_used, sizeof(*live_nodes));
+    uint8_t *live_codes = calloc(gb_stacks.codes_used, 1);
+    size_t count = 0;
+    if (released != NULL && live_nodes != NULL && live_codes != NULL) {
+        gb_lock();
+        count = gb_codes_release_dead_locked(released, live_nodes, live_codes);
+        gb_unlock();
+        codes_before = held - (uint32_t)count;
+        release(released, count);
+    } else {
+        PyErr_NoMemory();
+    }
+    free(released);
+    free(live_nodes);
+    free(live_codes);
+    return PyErr_Occurred() ? NULL : PyLong_FromSize_t(count);
+}
+
 static PyObject *
 native_release_unused(PyObject *self, PyObject *args)
 {
@@ -253,8 +291,7 @@ native_release_unused(PyObject *self, PyObject *args)
         gb_lock();
         dropped = gb_stacks_compact_locked(released, &count, scratch, map);
         gb_unlock();
-        for (size_t i = 0; i < count; i++)
-            Py_DECREF(released[i]);
+        release(released, count);
     } else {
         PyErr_NoMemory();
     }
@@ -283,8 +320,8 @@ native_statistics(PyObject *self, PyObject *args)
         (unsigned long long)gb_live.dropped, "thinnings", (unsigned long long)gb_live.thinnings, "stacks",
         (unsigned int)gb_stacks.nodes_used, "stacks_max", (unsigned int)GB_NODES_MAX, "stacks_truncated",
         (unsigned long long)gb_stacks.truncated, "stacks_overflowed", (unsigned long long)gb_stacks.overflowed, "codes",
-        (unsigned int)(gb_stacks.codes_used - 1), "codes_max", (unsigned int)GB_CODES_MAX, "types",
-        (unsigned int)gb_types_known, "types_max", (unsigned int)GB_TYPES_MAX, "hook_losses",
+        (unsigned int)(gb_stacks.codes_used - 1 - gb_stacks.codes_released), "codes_max", (unsigned int)GB_CODES_MAX,
+        "types", (unsigned int)gb_types_known, "types_max", (unsigned int)GB_TYPES_MAX, "hook_losses",
         (unsigned long long)gb_hook_losses, "sample_ns", (unsigned long long)atomic_load(&gb_sample_cost_ns),
         "snapshot_ns", (unsigned long long)gb_snapshot_ns, "tables_bytes",
         (Py_ssize_t)(TABLES_BYTES + GB_PATH_CACHE_BYTES + GB_FILTER_SLOTS + 2 * GB_TYPE_SLOTS * sizeof(gb_type_entry)),
@@ -301,6 +338,7 @@ static PyMethodDef methods[] = {
     {"exclude_thread", native_exclude_thread, METH_NOARGS, NULL},
     {"snapshot", native_snapshot, METH_NOARGS, NULL},
     {"stack", native_stack, METH_O, NULL},
+    {"release_dead", native_release_dead, METH_NOARGS, NULL},
     {"release_unused", native_release_unused, METH_NOARGS, NULL},
     {"statistics", native_statistics, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},

@@ -241,6 +241,8 @@ gb_path_to_python(const gb_paths *g, uint32_t node)
             label = (uint32_t)n->offset;
             continue;
         }
+        if (g->codes[n->code] == NULL)
+            continue; /* released: nothing live has this path, and only who has kept its number may ask */
         PyObject *frame = Py_BuildValue("(Oi)", g->codes[n->code], (int)n->offset);
         if (frame == NULL || PyList_Append(frames, frame) < 0) {
             Py_XDECREF(frame);
@@ -253,12 +255,10 @@ gb_path_to_python(const gb_paths *g, uint32_t node)
                          label);
 }
 
-size_t
-gb_stacks_compact_locked(PyCodeObject **released, size_t *released_count, gb_node *scratch, uint32_t *map)
+/* Marks the nodes of every live sample and of their callers. */
+static void
+mark_live(const gb_paths *g, uint32_t *map)
 {
-    gb_paths *g = &gb_stacks;
-    uint32_t nodes_before = g->nodes_used;
-    memset(map, 0, nodes_before * sizeof(uint32_t));
     for (uint32_t i = 0; i < GB_TABLE_SLOTS; i++) {
         if (gb_live.slots[i].ptr == NULL)
             continue;
@@ -266,6 +266,39 @@ gb_stacks_compact_locked(PyCodeObject **released, size_t *released_count, gb_nod
              node = g->nodes[node].parent)
             map[node] = 1;
     }
+}
+
+size_t
+gb_codes_release_dead_locked(PyCodeObject **released, uint32_t *live_nodes, uint8_t *live_codes)
+{
+    gb_paths *g = &gb_stacks;
+    mark_live(g, live_nodes);
+    for (uint32_t node = GB_NODE_FIRST; node < g->nodes_used; node++) {
+        if (live_nodes[node] != 0)
+            live_codes[g->nodes[node].code] = 1;
+    }
+    size_t count = 0;
+    for (uint32_t id = 1; id < g->codes_used; id++) {
+        /* Nobody can call a function whose code only we hold, so no sample will have it again. */
+        if (g->codes[id] == NULL || live_codes[id] || Py_REFCNT(g->codes[id]) != 1)
+            continue;
+        released[count++] = g->codes[id];
+        /* Its slot of the index stays taken: others may lie behind it. No node is forgotten, so no number changes. */
+        g->codes[id] = NULL;
+    }
+    g->codes_released += (uint32_t)count;
+    if (count > 0) /* it goes by addresses, and those of the dead will be others' */
+        memset(g->cache, 0, g->cache_slots * sizeof(gb_path_slot));
+    return count;
+}
+
+size_t
+gb_stacks_compact_locked(PyCodeObject **released, size_t *released_count, gb_node *scratch, uint32_t *map)
+{
+    gb_paths *g = &gb_stacks;
+    uint32_t nodes_before = g->nodes_used;
+    memset(map, 0, nodes_before * sizeof(uint32_t));
+    mark_live(g, map);
     bool idle = false;
     for (uint32_t id = GB_NODE_FIRST; id < nodes_before && !idle; id++)
         idle = map[id] == 0;
@@ -283,6 +316,7 @@ gb_stacks_compact_locked(PyCodeObject **released, size_t *released_count, gb_nod
     memset(g->codes, 0, codes_before * sizeof(*g->codes));
     memset(g->code_index, 0, g->code_slots * sizeof(uint32_t));
     g->codes_used = 1;
+    g->codes_released = 0;
 
     for (uint32_t id = 0; id < GB_NODE_FIRST; id++)
         map[id] = id;
@@ -299,7 +333,7 @@ gb_stacks_compact_locked(PyCodeObject **released, size_t *released_count, gb_nod
     }
     size_t leavers = 0;
     for (uint32_t id = 1; id < codes_before; id++) {
-        bool stays = false;
+        bool stays = old_codes[id] == NULL; /* released before */
         uint32_t i = (uint32_t)(gb_hash_pointer(old_codes[id]) >> 49) & (g->code_slots - 1);
         for (; g->code_index[i] != 0 && !stays; i = (i + 1) & (g->code_slots - 1))
             stays = g->codes[g->code_index[i]] == old_codes[id];
@@ -314,9 +348,13 @@ gb_stacks_compact_locked(PyCodeObject **released, size_t *released_count, gb_nod
 size_t
 gb_codes_take_locked(gb_paths *g, PyCodeObject **released)
 {
-    size_t count = g->codes_used - 1;
-    memcpy(released, g->codes + 1, count * sizeof(*released));
+    size_t count = 0;
+    for (uint32_t id = 1; id < g->codes_used; id++) {
+        if (g->codes[id] != NULL)
+            released[count++] = g->codes[id];
+    }
     memset(g->code_index, 0, g->code_slots * sizeof(uint32_t));
     g->codes_used = 1;
+    g->codes_released = 0;
     return count;
 }

@@ -238,6 +238,8 @@ class HeapProbe:
         if filled > 0.5 and now_s - self._released_at_s >= pause_s:
             self._released_at_s = now_s
             core.release_unused()
+        if core.release_dead() > 0:
+            self._symbols.forget_places()
 
     # What it costs and how it is
 

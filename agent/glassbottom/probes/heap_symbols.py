@@ -84,6 +84,10 @@ class Symbols:
             definitions.clear()
         self._told.clear()
 
+    def forget_places(self) -> None:
+        """Code objects have gone, and others may get their addresses."""
+        self._frame_of_place.clear()
+
     def forget_known(self) -> None:
         """The collector knows nothing any more: everything is resolved and told anew."""
         self._known.clear()
