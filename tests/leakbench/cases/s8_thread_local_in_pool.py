@@ -15,7 +15,7 @@ CASE = Case(
     id="S8",
     title="threading.local dict in a pool's thread",
     sites=kept(__file__),
-    holder="local",
+    holder="State",
     bytes_per_operation=600,
 )
 
