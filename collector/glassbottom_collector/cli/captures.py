@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from . import client, dump, output
 from .exits import CliError, Exit, UsageError
 from .formats.table import Cell, Column, Report
-from .text import duration, moment, size
+from .text import duration, moment, share, size
 from .timespec import SECOND_NS
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _row(record: control_pb2.CaptureRecord, state: str, kind: str) -> list[Cell 
     if record.deleted_at_ns:
         file = "deleted"
     elif state == "uploading":
-        file = f"{size(record.stored_bytes)} of {file}"
+        file = f"{share(record.stored_bytes, record.file_bytes)} of {file}"
     took = duration((record.ended_at_ns - record.asked_at_ns) / SECOND_NS) if record.ended_at_ns else ""
     return [
         record.id[:8],

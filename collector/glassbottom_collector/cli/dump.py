@@ -184,12 +184,15 @@ def _state(record: control_pb2.CaptureRecord, state: str) -> str:
         stored = "" if state == "stored" else f"{size(record.stored_bytes)} of "
         parts.append(f"{stored}{size(record.file_bytes)}")
     if record.ended_at_ns:
-        parts.append(f"after {duration((record.ended_at_ns - record.asked_at_ns) / SECOND_NS)}")
+        seconds = (record.ended_at_ns - record.asked_at_ns) / SECOND_NS
+        parts.append(f"after {elapsed(seconds) if seconds < 1 else duration(seconds)}")
     return f"{', '.join(parts)} (capture {record.id[:8]})"
 
 
 def _number(name: str, value: float) -> str:
     """By the unit that its name ends in."""
+    if name == "seconds":
+        return elapsed(value)
     if name.endswith("_per_s"):
         return f"{_number(name.removesuffix('_per_s'), value)}/s"
     if name.endswith("_bytes"):
