@@ -29,12 +29,12 @@ def draw() -> Drawn:
 
 @pytest.fixture
 def collections(draw: Drawn) -> Iterator[Collections]:
-    gc.freeze()  # what pytest has in memory would make each collection take a tenth of a second
+    gc.collect()
+    gc.freeze()  # what earlier tests hold as well, see tests/conftest.py
     watched = Collections(draw)
     watched.start()
     yield watched
     watched.stop()
-    gc.unfreeze()
 
 
 def readings(collections: Collections) -> dict[tuple[str, str], float]:

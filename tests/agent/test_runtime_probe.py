@@ -18,6 +18,8 @@ from glassbottom.transport.encode import without_codec
 from glassbottom.transport.queue import BatchQueue
 from glassbottom.wire.v1 import metrics_pb2
 
+pytestmark = pytest.mark.usefixtures("nothing_frozen")
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

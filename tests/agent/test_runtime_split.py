@@ -21,6 +21,8 @@ from glassbottom.probes.runtime_split import (
     stacks_in,
 )
 
+pytestmark = pytest.mark.usefixtures("nothing_frozen")
+
 MIB = 1 << 20
 
 REPORT = """
