@@ -382,7 +382,7 @@ def test_a_server_that_never_closes_a_body_loses_no_later_request(seen: Watched)
     thread = threading.Thread(target=serve)
     thread.start()
     thread.join()
-    assert seen.named()["GET"][1] == 2  # the third is still open
+    assert seen.named()["GET"][1] == 3
 
 
 def test_the_debug_mode_logs_requests_with_their_duration(caplog: pytest.LogCaptureFixture):

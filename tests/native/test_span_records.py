@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import gc
 import itertools
@@ -9,12 +10,14 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import glassbottom
 import pytest
 from glassbottom import _labels, _native
-from glassbottom.spans.http import current_request
+from glassbottom.spans.http import current_request, now
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
 
+from tests.support.sampling import sampler, within
 from tests.support.spans import Watched, watched
 
 
@@ -85,11 +88,11 @@ def test_requests_of_our_own_leave_nothing_behind() -> None:
             for number in range(1000):
                 door = desk.open({"type": "http", "method": "GET", "number": number}, nowhere)
                 assert door is not None
-                assert current_request.get() is door.request
+                assert now() is door.request
                 desk.mounted("/shop")
                 desk.known(f"/orders/{number % 7}")
-                door.send({"type": "http.response.start", "status": 500}).close()
-                door.send({"type": "http.response.body"}).close()
+                door({"type": "http.response.start", "status": 500}).close()
+                door({"type": "http.response.body"}).close()
                 door.end(ValueError())
                 door.close()
                 assert (_labels.label.get(), current_request.get()) == (0, None)
@@ -120,7 +123,33 @@ def test_a_context_that_outlives_a_request_holds_nothing_of_the_server_s() -> No
         del door, server
         gc.collect()
         assert gone() is None
-        assert kept[current_request].done
+        assert kept[current_request].record is None
+
+
+def test_a_context_that_outlives_its_request_costs_no_more_than_a_ticket_and_accuses_nobody() -> None:
+    """As of a task that is kept when it is done. The application keeps the context, and `send` as well."""
+    requests, kept = 2000, []
+
+    async def app(scope: object, receive: object, send: object) -> None:
+        kept.append((contextvars.copy_context(), send))
+
+    def serve() -> None:
+        served = glassbottom.AsgiMiddleware(app)  # type: ignore[arg-type]
+        for _ in range(requests):
+            with contextlib.suppress(StopIteration):
+                served({"type": "http", "method": "GET"}, None, nowhere).__await__().send(None)  # type: ignore[arg-type]
+
+    with watched(), sampler(share=1.0, interval_bytes=4096.0):
+        serve()
+        gc.collect()
+        rows = within(_native.snapshot(), "serve")
+    tickets = [context[current_request] for context, _ in kept]
+    assert len({id(ticket) for ticket in tickets}) == requests
+    assert all(ticket.record is None and sys.getsizeof(ticket) < 32 for ticket in tickets)
+    assert not any(isinstance(each, _native.Request) for each in gc.get_objects())
+    ours = [row for row in rows if row.functions[0] == "AsgiMiddleware.__call__"]
+    assert sum(row.live_bytes for row in ours) < 32 * requests
+    assert sum(row.live_bytes for row in rows) > 100 * requests  # the application's own, which is seen
 
 
 @pytest.mark.parametrize(

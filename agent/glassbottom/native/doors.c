@@ -11,14 +11,17 @@ static PyTypeObject *door_type;
 static PyObject *str_type, *str_http, *str_websocket, *str_method, *str_status, *str_trailers, *str_more_body,
     *str_more_trailers, *str_start, *str_body, *str_pathsend, *str_response_trailers;
 
-/* Apart from the request, which contexts hold: nothing of the server's may live as long as they do. */
+/* It is itself the send() that the application gets, which may keep it: that costs no object more, and of the request,
+ * once it is closed, nothing. */
 typedef struct {
-    PyObject_HEAD gb_request *request;
+    PyObject_HEAD gb_request *request; /* NULL: closed */
     PyObject *send;
+    vectorcallfunc call;
     char has_trailers;
 } door;
 
 static PyMemberDef door_members[] = {
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(door, call), READONLY, NULL},
     {"request", T_OBJECT, offsetof(door, request), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
@@ -74,12 +77,16 @@ look(door *d, PyObject *message)
 
 /* As the server's send(): no coroutine more than its own. */
 static PyObject *
-door_send(PyObject *self, PyObject *message)
+door_call(PyObject *self, PyObject *const *args, size_t flags, PyObject *keywords)
 {
     door *d = (door *)self;
-    if (PyDict_Check(message) && look(d, message) < 0)
+    if (d->send == NULL) { /* collected, and called by a finalizer */
+        PyErr_SetString(PyExc_RuntimeError, "send() was called after the request was collected.");
         return NULL;
-    return PyObject_CallOneArg(d->send, message);
+    }
+    if (d->request != NULL && PyVectorcall_NARGS(flags) == 1 && PyDict_Check(args[0]) && look(d, args[0]) < 0)
+        return NULL;
+    return PyObject_Vectorcall(d->send, args, flags & ~PY_VECTORCALL_ARGUMENTS_OFFSET, keywords);
 }
 
 static PyObject *
@@ -92,11 +99,13 @@ static PyObject *
 door_close(PyObject *self, PyObject *args)
 {
     (void)args;
-    return gb_request_close(((door *)self)->request);
+    door *d = (door *)self;
+    PyObject *closed = gb_request_close(d->request);
+    Py_CLEAR(d->request);
+    return closed;
 }
 
 static PyMethodDef door_methods[] = {
-    {"send", door_send, METH_O, NULL},
     {"end", (PyCFunction)(void (*)(void))door_end, METH_FASTCALL, NULL},
     {"close", door_close, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
@@ -107,6 +116,7 @@ static PyType_Slot door_slots[] = {
     {Py_tp_traverse, (void *)(uintptr_t)door_traverse},
     {Py_tp_clear, (void *)(uintptr_t)door_clear},
     {Py_tp_dealloc, (void *)(uintptr_t)gb_span_gc_dealloc},
+    {Py_tp_call, (void *)(uintptr_t)PyVectorcall_Call},
     {Py_tp_members, door_members},
     {Py_tp_methods, door_methods},
     {0, NULL},
@@ -115,7 +125,8 @@ static PyType_Slot door_slots[] = {
 static PyType_Spec door_spec = {
     .name = "glassbottom._native.Door",
     .basicsize = sizeof(door),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE
+             | Py_TPFLAGS_HAVE_VECTORCALL,
     .slots = door_slots,
 };
 
@@ -148,7 +159,9 @@ gb_request_open(PyObject *self, PyObject *const *args, Py_ssize_t n)
         Py_RETURN_NONE;
     }
     /* The door first: once the request has begun, nothing may fail. */
+    gb_ours before = gb_ours_begin();
     door *opened = (door *)door_type->tp_alloc(door_type, 0);
+    gb_ours_end(before);
     bool failed = false;
     if (opened != NULL)
         opened->request = gb_request_begin(d, method, args[0], false, &failed);
@@ -160,6 +173,7 @@ gb_request_open(PyObject *self, PyObject *const *args, Py_ssize_t n)
         return failed ? NULL : Py_NewRef(Py_None);
     }
     opened->send = Py_NewRef(args[1]);
+    opened->call = door_call;
     return (PyObject *)opened;
 }
 

@@ -207,7 +207,9 @@ gb_request_begin(gb_request_desk *d, PyObject *name, PyObject *environ, bool in_
     PyObject *outer = gb_span_request_now(&d->desk);
     bool is_first = outer == Py_None;
     Py_XDECREF(outer);
+    gb_ours before = gb_ours_begin();
     gb_request *r = is_first ? (gb_request *)request_type->tp_alloc(request_type, 0) : NULL;
+    gb_ours_end(before);
     if (r != NULL) {
         r->desk = (gb_request_desk *)Py_NewRef((PyObject *)d);
         r->base.name = Py_NewRef(name);

@@ -15,7 +15,7 @@ typedef struct {
     char is_logged;
 } gb_request_desk;
 
-/* environ: what the server hands in for it. Contexts live longer than requests: it is let go of at the end. error: an
+/* environ: what the server hands in for it, let go of at the end. error: an
  * exception's class, or a word. otel: the record of OpenTelemetry's span for it. */
 typedef struct {
     gb_span_record base;

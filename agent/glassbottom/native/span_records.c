@@ -10,7 +10,54 @@
 #include <sys/resource.h>
 
 PyTypeObject *gb_span_record_type, *gb_span_name_type;
+static PyTypeObject *ticket_type;
 PyObject *gb_str_empty, *gb_str_ok, *gb_str_error;
+
+/* ---- what contexts hold of it ------------------------------------------------------------------------------------- */
+
+static PyObject *
+ticket_record(PyObject *self, void *unused)
+{
+    (void)unused;
+    gb_span_record *r = ((gb_span_ticket *)self)->record;
+    return Py_NewRef(r == NULL ? Py_None : (PyObject *)r);
+}
+
+/* It refers to nothing that it owns, so no cycle runs through it, and the collector need not know it: that is 16 bytes. */
+static void
+ticket_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyGetSetDef ticket_getset[] = {
+    {"record", ticket_record, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot ticket_slots[] = {
+    {Py_tp_doc, (void *)(uintptr_t)"What contexts hold of a request. See _native.pyi."},
+    {Py_tp_dealloc, (void *)(uintptr_t)ticket_dealloc},
+    {Py_tp_getset, ticket_getset},
+    {0, NULL},
+};
+
+static PyType_Spec ticket_spec = {
+    .name = "glassbottom._native.RequestTicket",
+    .basicsize = sizeof(gb_span_ticket),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = ticket_slots,
+};
+
+static void
+drop_ticket(gb_span_record *r)
+{
+    if (r->ticket != NULL)
+        r->ticket->record = NULL;
+    Py_CLEAR(r->ticket);
+}
 
 /* ---- a span that is open ------------------------------------------------------------------------------------------ */
 
@@ -48,6 +95,7 @@ int
 gb_span_record_clear(PyObject *self)
 {
     gb_span_record *r = (gb_span_record *)self;
+    drop_ticket(r);
     Py_CLEAR(r->span);
     Py_CLEAR(r->name);
     Py_CLEAR(r->above);
@@ -288,8 +336,11 @@ gb_span_label(const gb_span_desk *desk, gb_span_record *r)
         Py_INCREF(number);
     else if (PyErr_Occurred() || (number = PyObject_CallMethod(desk->host, "number", "O", r->name)) == NULL)
         return -1;
-    if (PyLong_CheckExact(number) && PyLong_AsLong(number) != 0)
+    if (PyLong_CheckExact(number) && PyLong_AsLong(number) != 0) {
+        gb_ours before = gb_ours_begin();
         r->token = PyContextVar_Set(desk->label, number);
+        gb_ours_end(before);
+    }
     Py_DECREF(number);
     return PyErr_Occurred() ? -1 : 0;
 }
@@ -297,12 +348,12 @@ gb_span_label(const gb_span_desk *desk, gb_span_record *r)
 PyObject *
 gb_span_request_now(const gb_span_desk *desk)
 {
-    PyObject *request = NULL;
-    if (PyContextVar_Get(desk->request, Py_None, &request) < 0)
+    PyObject *found = NULL;
+    if (PyContextVar_Get(desk->request, Py_None, &found) < 0)
         return NULL;
-    gb_span_record *r = gb_span_as_record(request);
-    if (r == NULL || r->done)
-        Py_SETREF(request, Py_NewRef(Py_None));
+    gb_span_record *r = Py_TYPE(found) == ticket_type ? ((gb_span_ticket *)found)->record : NULL;
+    PyObject *request = Py_NewRef(r == NULL || r->done ? Py_None : (PyObject *)r);
+    Py_DECREF(found);
     return request;
 }
 
@@ -311,21 +362,32 @@ gb_span_enter(const gb_span_desk *desk, gb_span_record *r)
 {
     if (gb_span_label(desk, r) < 0)
         return -1;
-    r->request_token = PyContextVar_Set(desk->request, (PyObject *)r);
+    gb_ours before = gb_ours_begin();
+    gb_span_ticket *ticket = (gb_span_ticket *)ticket_type->tp_alloc(ticket_type, 0);
+    if (ticket != NULL) {
+        drop_ticket(r);
+        ticket->record = r;
+        r->ticket = ticket;
+        r->request_token = PyContextVar_Set(desk->request, (PyObject *)ticket);
+    }
+    gb_ours_end(before);
     return r->request_token == NULL ? -1 : 0;
 }
 
 void
 gb_span_leave(const gb_span_desk *desk, gb_span_record *r)
 {
+    drop_ticket(r);
     PyObject *variables[2] = {desk->label, desk->request}, **tokens[2] = {&r->token, &r->request_token};
     for (int i = 0; i < 2; i++) {
         PyObject *token = *tokens[i];
         if (token == NULL)
             continue;
+        gb_ours before = gb_ours_begin();
         if (PyContextToken_CheckExact(token) && PyContextVar_Reset(variables[i], token) < 0)
             PyErr_Clear();
-        Py_CLEAR(*tokens[i]); /* it holds the context, and the request token this record */
+        gb_ours_end(before);
+        Py_CLEAR(*tokens[i]); /* it holds the context */
     }
 }
 
@@ -416,7 +478,8 @@ gb_span_records_add_types(PyObject *module)
 {
     if (gb_intern(&gb_str_empty, "") < 0 || gb_intern(&gb_str_ok, "ok") < 0 || gb_intern(&gb_str_error, "error") < 0)
         return -1;
-    return gb_span_add_type(module, &record_spec, NULL, &gb_span_record_type) < 0
+    return gb_span_add_type(module, &ticket_spec, NULL, &ticket_type) < 0
+                   || gb_span_add_type(module, &record_spec, NULL, &gb_span_record_type) < 0
                    || gb_span_add_type(module, &name_spec, NULL, &gb_span_name_type) < 0
                ? -1
                : 0;

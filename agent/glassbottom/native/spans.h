@@ -4,15 +4,23 @@
 
 #include "core.h"
 
-/* A span, or a request of our own, that is open. spans/open_spans.py says what each field means. */
+/* What contexts hold of the request they work on. Contexts live on in what a request has started, and cannot be told
+ * that it is over; so they hold this, as small as an object can be, and it knows the record only while that is open. */
+typedef struct gb_span_record gb_span_record;
 typedef struct {
+    PyObject_HEAD gb_span_record *record; /* borrowed; NULL once it is over */
+} gb_span_ticket;
+
+/* A span, or a request of our own, that is open. spans/open_spans.py says what each field means. */
+struct gb_span_record {
     PyObject_HEAD PyObject *span, *name, *above, *entry, *token, *request_token, *place, *prefix;
+    gb_span_ticket *ticket; /* NULL: no context works on it */
     long long start_ns, covered_ns, since_ns, cpu_user_ns, cpu_system_ns;
     double allocated;
     unsigned long thread;
     int children;
     char has_cpu, done;
-} gb_span_record;
+};
 extern PyTypeObject *gb_span_record_type;
 
 /* What is known of one span name. slots: dict, (kind, status, route, target) to slot. */
@@ -49,7 +57,7 @@ gb_span_name *gb_span_count(const gb_span_desk *desk, gb_span_record *r, PyObjec
 int gb_span_label(const gb_span_desk *desk, gb_span_record *r);
 /* Makes it what the context works on. -1 with an exception. */
 int gb_span_enter(const gb_span_desk *desk, gb_span_record *r);
-/* Restores the context, unless it ends in another one: there its name never was. */
+/* Restores the context, unless it ends in another one: there its name never was. From now on none works on it. */
 void gb_span_leave(const gb_span_desk *desk, gb_span_record *r);
 /* The request that the context works on, a new reference, Py_None for none; NULL with an exception. */
 PyObject *gb_span_request_now(const gb_span_desk *desk);

@@ -36,7 +36,7 @@ class AsgiMiddleware:
             await self.app(scope, receive, send)
             return
         try:
-            await self.app(scope, receive, door.send)
+            await self.app(scope, receive, door)
         except BaseException as error:
             door.end(error)
             raise

@@ -122,7 +122,7 @@ def _asgi_door(original: Callable[..., Awaitable[None]]) -> Callable[..., Any]:
             await original(self, scope, receive, send)
             return
         try:
-            await original(self, scope, receive, door.send)
+            await original(self, scope, receive, door)
         except BaseException as error:
             door.end(error)
             raise

@@ -17,18 +17,24 @@ from .ledger import Ledger, Name
 from .open_spans import SpanRecord
 
 if TYPE_CHECKING:
-    from .._native import Request, RequestDesk
+    from .._native import Request, RequestDesk, RequestTicket
 
 METHODS = frozenset(("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"))
 OTHER_METHOD = "HTTP"
 """The convention's name for requests with a method of the client's own invention."""
 
-current_request: ContextVar[SpanRecord | None] = ContextVar("glassbottom.request", default=None)
-"""The request that the calling context works on: one of ours, or the record of OpenTelemetry's SERVER or CONSUMER span.
-Nothing when it is done: contexts live on in what a request has started."""
+current_request: ContextVar[RequestTicket | None] = ContextVar("glassbottom.request", default=None)
+"""Leads to the request that the calling context works on; now() follows it."""
 
 desk: RequestDesk | None = None
 """Where requests are written down; None when nobody watches. Whatever is wrapped around an application asks here."""
+
+
+def now() -> SpanRecord | None:
+    """The request that the calling context works on: one of ours, or the record of OpenTelemetry's SERVER or CONSUMER
+    span. None when it is closed: contexts live on in what a request has started."""
+    ticket = current_request.get()
+    return None if ticket is None else ticket.record
 
 
 def attach(ledger: Ledger) -> None:

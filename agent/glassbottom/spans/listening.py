@@ -14,7 +14,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from .. import _labels
 from .._native import Request, SpanListener, SpanRecord
 from . import debug
-from .http import current_request
+from .http import current_request, now
 from .ledger import Ledger, Name
 from .open_spans import OPEN_MAX, OpenSpans, Place, named
 
@@ -40,7 +40,7 @@ class Host:
 
     def enter(self, record: SpanRecord) -> None:
         """A request, or the like, begins within another."""
-        outer = current_request.get()
+        outer = now()
         if isinstance(outer, Request):
             # Our own door is outside: it keeps silent, and knows whose name to go by.
             outer.otel = record
@@ -48,7 +48,7 @@ class Host:
 
     def outermost(self, record: SpanRecord) -> None:
         """A span without a parent here, in a context that works on something: part of that."""
-        request = current_request.get()
+        request = now()
         if isinstance(request, Request) and not request.done and request.otel is None:
             record.above = record.entry = request
             if not request.children:

@@ -109,13 +109,17 @@ class _Body:
         finally:
             self._door.close(None)
 
+    def __del__(self) -> None:
+        """For a server that never closed it; else this has ended already."""
+        self._door.request.end()
+
 
 def open_door(environ: Environ, start_response: StartResponse) -> Door | None:
     """None for what is not to be watched."""
     desk = http.desk
     if desk is None:
         return None
-    outer = http.current_request.get()
+    outer = http.now()
     before = getattr(outer, "environ", None)
     if before is not None and before is not environ and "REQUEST_METHOD" in before:
         # A server that never closed its last body: that request is over, since this thread has a new one.
