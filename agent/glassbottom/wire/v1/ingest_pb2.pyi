@@ -111,6 +111,8 @@ class _CommandKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """A capture without a file: collect garbage now, and tell what that freed."""
     COMMAND_KIND_MALLOC_TRIM: _CommandKind.ValueType  # 7
     """A capture without a file: give free memory of the C allocator back, and tell how much that was."""
+    COMMAND_KIND_STATE: _CommandKind.ValueType  # 8
+    """Write down how the process is now: configuration, packages, threads, tasks, the last lines it logged."""
 
 class CommandKind(_CommandKind, metaclass=_CommandKindEnumTypeWrapper):
     """What the collector may ask of an agent."""
@@ -131,6 +133,8 @@ COMMAND_KIND_GC_COLLECT: CommandKind.ValueType  # 6
 """A capture without a file: collect garbage now, and tell what that freed."""
 COMMAND_KIND_MALLOC_TRIM: CommandKind.ValueType  # 7
 """A capture without a file: give free memory of the C allocator back, and tell how much that was."""
+COMMAND_KIND_STATE: CommandKind.ValueType  # 8
+"""Write down how the process is now: configuration, packages, threads, tasks, the last lines it logged."""
 global___CommandKind = CommandKind
 
 class _CommandOutcome:
@@ -176,6 +180,7 @@ class SessionRequest(google.protobuf.message.Message):
     HEARTBEAT_FIELD_NUMBER: builtins.int
     COMMAND_RESULT_FIELD_NUMBER: builtins.int
     CAPTURE_CHUNK_FIELD_NUMBER: builtins.int
+    INCIDENT_CALL_FIELD_NUMBER: builtins.int
     @property
     def hello(self) -> global___Hello:
         """First message of every connection."""
@@ -196,6 +201,10 @@ class SessionRequest(google.protobuf.message.Message):
     def capture_chunk(self) -> global___CaptureChunk:
         """A piece of the file of a capture."""
 
+    @property
+    def incident_call(self) -> global___IncidentCall:
+        """Somebody at the process wants its state captured."""
+
     def __init__(
         self,
         *,
@@ -204,12 +213,35 @@ class SessionRequest(google.protobuf.message.Message):
         heartbeat: global___Heartbeat | None = ...,
         command_result: global___CommandResult | None = ...,
         capture_chunk: global___CaptureChunk | None = ...,
+        incident_call: global___IncidentCall | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["batch", b"batch", "capture_chunk", b"capture_chunk", "command_result", b"command_result", "heartbeat", b"heartbeat", "hello", b"hello", "message", b"message"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["batch", b"batch", "capture_chunk", b"capture_chunk", "command_result", b"command_result", "heartbeat", b"heartbeat", "hello", b"hello", "message", b"message"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["hello", "batch", "heartbeat", "command_result", "capture_chunk"] | None: ...
+    def HasField(self, field_name: typing.Literal["batch", b"batch", "capture_chunk", b"capture_chunk", "command_result", b"command_result", "heartbeat", b"heartbeat", "hello", b"hello", "incident_call", b"incident_call", "message", b"message"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["batch", b"batch", "capture_chunk", b"capture_chunk", "command_result", b"command_result", "heartbeat", b"heartbeat", "hello", b"hello", "incident_call", b"incident_call", "message", b"message"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["hello", "batch", "heartbeat", "command_result", "capture_chunk", "incident_call"] | None: ...
 
 global___SessionRequest = SessionRequest
+
+@typing.final
+class IncidentCall(google.protobuf.message.Message):
+    """Somebody at the process wants its state captured: he sent it SIGUSR2. Whether that is done is the collector's to decide."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    AT_NS_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    at_ns: builtins.int
+    """When, nanoseconds since the Unix epoch on the agent's clock."""
+    reason: builtins.str
+    """What set it off, in a word: "SIGUSR2"."""
+    def __init__(
+        self,
+        *,
+        at_ns: builtins.int = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["at_ns", b"at_ns", "reason", b"reason"]) -> None: ...
+
+global___IncidentCall = IncidentCall
 
 @typing.final
 class SessionResponse(google.protobuf.message.Message):
