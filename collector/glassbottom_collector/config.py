@@ -189,6 +189,98 @@ class CapturesConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """Rows of a database in the archive of an incident: masked, and closed over foreign keys.
+
+    rows_per_table: the newest of each table; 0 takes none. allow: columns that are copied as they are, as
+    SCHEMA.TABLE.COLUMN or TABLE.COLUMN. mask: columns that are masked whatever they look like. leave_out: tables.
+    references: foreign keys that the schema does not declare, as TABLE.COLUMN -> TABLE.COLUMN.
+    """
+
+    rows_per_table: int = 1_000
+    allow: tuple[str, ...] = ()
+    mask: tuple[str, ...] = ()
+    leave_out: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _at_least("databases.sample.rows_per_table", self.rows_per_table, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatabaseConfig:
+    """A database, cache or file that is looked at when an incident is captured.
+
+    name: what it is called here. service: whose it is; empty for every service's. kind: postgresql, mysql, redis or
+    sqlite. replica: where to read, as a libpq connection string or a URL; a path for sqlite. primary: the node that
+    takes writes, asked only for its activity and only with --activity. password_file: its first line is the password;
+    none stands in a connection string. probe: also ask it every minute for connections and cache hits.
+    """
+
+    name: str = ""
+    service: str = ""
+    kind: str = "postgresql"
+    replica: str = ""
+    primary: str = ""
+    password_file: Path | None = None
+    probe: bool = False
+    sample: SampleConfig = field(default_factory=SampleConfig)
+
+    def __post_init__(self) -> None:
+        if re.fullmatch(r"[A-Za-z0-9_-]{1,50}", self.name) is None:
+            raise ConfigError(
+                f"databases.name must be 1 to 50 letters, digits, - or _, such as orders; not {self.name!r}."
+            )
+        if self.kind not in DATABASE_KINDS:
+            raise ConfigError(f"databases.kind of {self.name} must be one of {', '.join(DATABASE_KINDS)}.")
+        if not (self.replica or self.primary):
+            raise ConfigError(f"databases.replica of {self.name} is empty; say where to read.")
+        for key, text in (("replica", self.replica), ("primary", self.primary)):
+            if re.search(r"password\s*=|://[^/@\s]*:[^/@\s]+@", text, re.IGNORECASE):
+                raise ConfigError(
+                    f"databases.{key} of {self.name} holds a password; put it into password_file or PGPASSFILE."
+                )
+
+
+DATABASE_KINDS = ("postgresql", "mysql", "redis", "sqlite")
+
+
+@dataclass(frozen=True, kw_only=True)
+class IncidentsConfig:
+    """Captured incidents: what is kept, and what sets a capture off by itself.
+
+    bytes_max, retention_days, records_max: as of captures. budget_s: how long one may take. key_file: 32 bytes or more
+    from which masks and tokens are made, so that those of two archives agree; without it each archive has a key of its
+    own. log_files: files whose last lines are captured. map_addresses: IP addresses are replaced too, keeping their
+    subnets. on_leak: a confirmed leak sets a capture off. on_slo_p95_ms, on_slo_error_ratio: so does a service whose
+    requests were slower, or failed more often, for five minutes; 0 for never. on_signal: so does SIGUSR2 at a process.
+    pause_s: at least so long between two of a service that nobody typed. check_every_s: how often verdicts are looked
+    at.
+    """
+
+    bytes_max: int = 2 * GIB
+    retention_days: int = 30
+    records_max: int = 1_000
+    budget_s: int = 30
+    key_file: Path | None = None
+    log_files: tuple[str, ...] = ()
+    map_addresses: bool = True
+    on_leak: bool = False
+    on_slo_p95_ms: int = 0
+    on_slo_error_ratio: float = 0.0
+    on_signal: bool = True
+    pause_s: int = 3600
+    check_every_s: int = 300
+
+    def __post_init__(self) -> None:
+        for name in ("bytes_max", "retention_days", "records_max", "budget_s", "pause_s", "check_every_s"):
+            _at_least(f"incidents.{name}", getattr(self, name), 1)
+        _at_least("incidents.on_slo_p95_ms", self.on_slo_p95_ms, 0)
+        if not 0.0 <= self.on_slo_error_ratio <= 1.0:
+            raise ConfigError("incidents.on_slo_error_ratio must be between 0 and 1, such as 0.05.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class CollectorConfig:
     """Everything."""
 
@@ -196,8 +288,13 @@ class CollectorConfig:
     storage: StorageConfig = field(default_factory=StorageConfig)
     ingest: IngestConfig = field(default_factory=IngestConfig)
     captures: CapturesConfig = field(default_factory=CapturesConfig)
+    incidents: IncidentsConfig = field(default_factory=IncidentsConfig)
+    databases: tuple[DatabaseConfig, ...] = ()
 
     def __post_init__(self) -> None:
+        names = [database.name for database in self.databases]
+        if len(set(names)) < len(names):
+            raise ConfigError("databases has one name twice; each needs a name of its own.")
         if self.storage.queue_bytes_max < self.ingest.pending_bytes_max:
             raise ConfigError("storage.queue_bytes_max must be at least ingest.pending_bytes_max.")
 
@@ -282,8 +379,9 @@ def _unknown_key(key: str, known: set[str]) -> str:
 
 
 def _keys(section: type[Any], prefix: str) -> Iterator[str]:
-    for key, kind in typing.get_type_hints(section).items():
+    for key, declared in typing.get_type_hints(section).items():
         yield f"{prefix}{key}"
+        kind = typing.get_args(declared)[0] if typing.get_origin(declared) is tuple else declared
         if dataclasses.is_dataclass(kind):
             yield from _keys(typing.cast("type[Any]", kind), f"{prefix}{key}.")
 
@@ -299,6 +397,12 @@ def _value(key: str, kind: Any, value: object) -> Any:
         if isinstance(value, int) and not isinstance(value, bool):
             return value
         raise ConfigError(f"{key} must be a whole number, not {value!r}.")
+    if kind is float:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        raise ConfigError(f"{key} must be a number, not {value!r}.")
+    if typing.get_origin(kind) is tuple:
+        return _items(key, typing.get_args(kind)[0], value)
     if kind is str:
         if isinstance(value, str):
             return value
@@ -310,6 +414,17 @@ def _value(key: str, kind: Any, value: object) -> Any:
             return Path(value).expanduser()
         raise ConfigError(f"{key} must be a path, not {value!r}.")
     raise AssertionError(f"no rule for {key}: {kind}")
+
+
+def _items(key: str, kind: Any, value: object) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise ConfigError(f"{key} must be a list, not {value!r}.")
+    if not dataclasses.is_dataclass(kind):
+        return tuple(_value(f"{key}[{number}]", kind, item) for number, item in enumerate(value))
+    for item in value:
+        if not isinstance(item, Mapping):
+            raise ConfigError(f"each of {key} must hold keys such as name, not {item!r}.")
+    return tuple(_build(typing.cast("type[Any]", kind), item, f"{key}.") for item in value)
 
 
 def parse_bytes(key: str, text: str) -> int:

@@ -115,3 +115,46 @@ def test_sizes_may_be_written_with_units(text: str, size: int) -> None:
 def test_data_go_where_the_desktop_standard_says() -> None:
     assert default_data_directory({"XDG_DATA_HOME": "/data"}) == Path("/data/glassbottom")
     assert default_data_directory({}) == Path.home() / ".local/share/glassbottom"
+
+
+DATABASE = """
+databases:
+  - name: orders
+    service: checkout
+    kind: postgresql
+    replica: host=replica dbname=orders user=watcher
+    sample: {rows_per_table: 10, allow: [orders.status]}
+  - {name: cache, kind: redis, replica: "redis://cache:6379/0"}
+"""
+
+
+def test_databases_are_a_list_of_their_own(tmp_path: Path) -> None:
+    orders, cache = load(written(tmp_path, DATABASE)).databases
+
+    assert (orders.name, orders.sample.rows_per_table, orders.sample.allow) == ("orders", 10, ("orders.status",))
+    assert (cache.kind, cache.service, cache.sample.rows_per_table) == ("redis", "", 1_000)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("databases: orders", "databases must be a list"),
+        ("databases: [orders]", "each of databases must hold keys such as name"),
+        ("databases: [{name: a b, replica: x}]", "databases.name must be 1 to 50 letters"),
+        ("databases: [{name: a, kind: oracle, replica: x}]", "databases.kind of a must be one of postgresql"),
+        ("databases: [{name: a}]", "databases.replica of a is empty"),
+        ("databases: [{name: a, replica: x}, {name: a, replica: y}]", "databases has one name twice"),
+        ("databases: [{name: a, replica: 'host=x password=hunter2'}]", "holds a password; put it into password_file"),
+        ("databases: [{name: a, replica: 'postgresql://me:hunter2@x/y'}]", "holds a password"),
+        ("databases: [{name: a, replcia: x}]", "did you mean databases.replica?"),
+        ("incidents: {on_slo_error_ratio: 2}", "incidents.on_slo_error_ratio must be between 0 and 1"),
+        ("incidents: {log_files: /var/log/app.log}", "incidents.log_files must be a list"),
+    ],
+)
+def test_a_source_that_makes_no_sense_is_refused_and_no_password_is_repeated(
+    tmp_path: Path, text: str, sentence: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(written(tmp_path, text))
+    assert sentence in str(caught.value)
+    assert "hunter2" not in str(caught.value)
