@@ -23,7 +23,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from glassbottom_collector.leaks import trend, verdict
 from glassbottom_collector.leaks.blocks import Blocks, edges_of, reduce
-from glassbottom_collector.leaks.detector import after_warm_up, find_leaks
+from glassbottom_collector.leaks.detector import find_leaks
+from glassbottom_collector.leaks.plan import after_warm_up
 from glassbottom_collector.leaks.sites import Grouping
 from glassbottom_collector.leaks.verdict import Judgement
 from glassbottom_collector.model.heap import Definitions, HeapSeries, SnapshotHeader

@@ -73,6 +73,24 @@ class Blocks:
         )
 
 
+def until(blocks: Blocks, count: int) -> Blocks:
+    """The first `count` blocks: what was known when they ended. What lives at the end is then the last floor, and what
+    it consists of is taken to be as at the real end."""
+    live = blocks.floors[count - 1]
+    share = np.divide(live, blocks.live_last, out=np.zeros_like(live), where=blocks.live_last > 0)
+    return replace(
+        blocks,
+        edges_ns=blocks.edges_ns[: count + 1],
+        retained=blocks.retained[:count],
+        retained_objects=blocks.retained_objects[:count],
+        floors=blocks.floors[:count],
+        live_last=live,
+        variance_last=blocks.variance_last * share,
+        objects_last=blocks.objects_last * share,
+        samples_last=blocks.samples_last * share,
+    )
+
+
 def edges_of(at_ns: I64) -> I64 | None:
     """Edges of blocks over these snapshots, or None when there are too few (BLOCKS_MIN intervals)."""
     intervals = len(at_ns) - 1
@@ -89,11 +107,15 @@ def reduce(series: HeapSeries, sites: Grouping, edges_ns: I64) -> Blocks:
     window = _Window.of(series, edges_ns)
     first, last = window.first, int(window.rows.before[-1])
     live = sites.sums(series.live_bytes[first : window.rows.after[-1] + 1])
-    floors = np.minimum.reduceat(live, window.rows.before[:-1] - first, axis=0)
+    starts = window.rows.before[:-1] - first
+    floors = np.minimum.reduceat(live, starts, axis=0)
+    # No more can stay than lives. What seems to was carried along: a block that grows and keeps its birth has, all at
+    # once, the age mass of its new size.
+    most = np.maximum(np.maximum.reduceat(live, starts, axis=0), live[window.rows.after[1:] - first])
     return Blocks(
         instance_ids=(series.instance_id,),
         edges_ns=edges_ns,
-        retained=window.retained(series.live_bytes, series.live_bytes_variance, sites),
+        retained=np.minimum(window.retained(series.live_bytes, series.live_bytes_variance, sites), most),
         retained_objects=window.retained(series.live_objects, series.live_objects_variance, sites),
         floors=window.relevelled(floors, series.live_bytes_variance, sites),
         live_first=live[0],

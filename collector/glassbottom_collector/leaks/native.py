@@ -35,7 +35,7 @@ LEVELLING_LOG_ODDS = 0.0
 TAIL_HALF, TAIL_THIRD = 0.6, 0.5
 # Less is not worth a person's time: of C heap, which is known to the byte but for the sampler's estimate, and of
 # mappings, which are what is left over and grow as pages are touched.
-GROWTH_MIN = {C_HEAP: 128 << 10, MAPPED: 16 << 20}
+GROWTH_MIN = {C_HEAP: 512 << 10, MAPPED: 16 << 20}
 GROWTH_SHARE = {C_HEAP: 0.015, MAPPED: 0.1}
 # When less than this part of what malloc gave is resident, since a library takes more than it uses, that is the growth.
 TOUCHED_SHARE = 0.8

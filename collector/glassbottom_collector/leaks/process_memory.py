@@ -14,7 +14,7 @@ from ..model.leak import Evidence, LeakFinding, LeakKind, LeakReport, PerOperati
 from ..model.process import ProcessSeen, Span
 from ..model.timing import OperationKind
 from ..storage import Reader
-from . import carried, forecast, garbage, native, operations, parts, readings
+from . import carried, forecast, garbage, innocent, native, operations, parts, readings
 from .readings import Readings
 
 WARM_UP_SHARE = 0.25
@@ -44,6 +44,7 @@ def completed(
     findings.extend(_finding(each, reader, service) for each in outside)
     end_ns = report.covered.to_ns if report.covered is not None else within.to_ns
     findings = carried.joined(findings, reader, service, end_ns)
+    findings = innocent.judged(findings, reader, service, end_ns)
     findings.sort(key=lambda each: (_ORDER[each.verdict], -each.bytes_rate.per_second))
     note = native.kept_free(told)
     return replace(

@@ -65,6 +65,10 @@ class SiteMap:
         """The route that was served when the call path allocated; empty when none is known."""
         return self._labels.get(stack, "")
 
+    def site(self, stack: int) -> int:
+        """Site of a call path that has been learned."""
+        return self._site_of[stack]
+
     def columns(self, stacks: U64) -> NDArray[np.intp]:
         """Site of each of these call paths, all of which have been learned."""
         return np.fromiter((self._site_of[stack] for stack in stacks.tolist()), dtype=np.intp, count=len(stacks))

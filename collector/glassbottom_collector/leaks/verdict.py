@@ -34,17 +34,19 @@ WANDER_P = 0.01
 LEVELLING_LOG_ODDS = -1.5
 # One jump with half of the whole rise is a step: a deployment, a table loaded.
 JUMP_SHARE = 0.5
-# How steep the last half and the last third must be, relative to the whole.
+# How steep the last half and the last third must be, relative to the whole; and not only as they look, but less so many
+# standard deviations of what samples show: of n samples of growth n/2 are expected in a half and n/3 in a third.
 TAIL_HALF, TAIL_THIRD = 0.5, 0.4
+TAIL_DEVIATIONS = 1.0
 # Live bytes must rise by at least this part of what is retained, or the accusation rests on ages alone.
 LIVE_SHARE = 0.25
 # Of the growth of live bytes, at least this part must be memory that stays.
 RETAINED_SHARE = 0.25
 # Births are carried along when what is retained exceeds what lives by this part of the growth; blocks differ by less.
 CARRIED_SHARE = 0.3
-# Less than this many samples of growth, or of the whole, is chance; less than this share of the site is not worth
-# a person's time.
-GROWTH_SAMPLES, GROWTH_SHARE = 8.0, 0.02
+# Less than this many samples of growth, or of the whole, is chance, or a cache of which nobody can tell whether it
+# levels off; less than this share of the site is not worth a person's time.
+GROWTH_SAMPLES, GROWTH_SHARE = 30.0, 0.02
 # A tail this flat, relative to the whole, has stopped growing.
 FLAT_SHARE = 0.2
 # In windows this long a leak has births in several minutes.
@@ -66,7 +68,8 @@ class Screened:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What is claimed about one site. own_rate: of what was judged, before other processes are added up."""
+    """What is claimed about one site. own_rate: of what was judged, before other processes are added up. kept_rate: of
+    what stays, whatever the verdict. straight: how straight it is for certain, see _Facts."""
 
     verdict: Verdict
     bytes_rate: Rate
@@ -75,6 +78,8 @@ class Judgement:
     evidence: tuple[Evidence, ...]
     would_change: str
     own_rate: Rate
+    kept_rate: Rate
+    straight: float
 
 
 def screen(blocks: Blocks) -> Screened:
@@ -90,18 +95,29 @@ def screen(blocks: Blocks) -> Screened:
 
 
 def judge(
-    blocks: Blocks, rows: NDArray[np.intp], p_retained: F64, p_live: F64, raw_retained: F64, sites: int
+    blocks: Blocks,
+    rows: NDArray[np.intp],
+    p_retained: F64,
+    p_live: F64,
+    raw_retained: F64,
+    sites: int,
+    deviations: float = TAIL_DEVIATIONS,
 ) -> list[Judgement]:
     """Verdicts for some sites (`rows`) of one analysis, in that order.
 
     p_retained, p_live, raw_retained: for these rows; corrected for all `sites`, corrected, and not corrected.
+    deviations: of what samples show, by which the tail must be steep enough.
     """
     if not len(rows):
         return []
     measures = _measure(blocks, rows)
     return [
         _judge_one(
-            _Facts(blocks, int(row), measures, index), p_retained[index], p_live[index], raw_retained[index], sites
+            _Facts(blocks, int(row), measures, index, deviations),
+            p_retained[index],
+            p_live[index],
+            raw_retained[index],
+            sites,
         )
         for index, row in enumerate(rows)
     ]
@@ -167,6 +183,7 @@ class _Facts:
     row: int
     measures: _Measures
     index: int
+    deviations: float
 
     @property
     def seconds(self) -> float:
@@ -260,12 +277,28 @@ class _Facts:
 
     def tail(self) -> Evidence:
         half, third = float(self.measures.tail_half[self.index]), float(self.measures.tail_third[self.index])
+        half_error, third_error = self.tail_errors
         return Evidence(
             "tail",
-            half > TAIL_HALF and third > TAIL_THIRD,
-            f"In the last half it grows at {percent_text(half)} of the overall rate, in the last third at "
-            f"{percent_text(third)} (a leak needs {percent_text(TAIL_HALF)} and {percent_text(TAIL_THIRD)}).",
+            half - self.deviations * half_error > TAIL_HALF and third - self.deviations * third_error > TAIL_THIRD,
+            f"In the last half it grows at {percent_text(half)} (± {percent_text(half_error)}) of the overall rate, in "
+            f"the last third at {percent_text(third)} (± {percent_text(third_error)}); a leak needs "
+            f"{percent_text(TAIL_HALF)} and {percent_text(TAIL_THIRD)} for certain.",
         )
+
+    @property
+    def straight(self) -> float:
+        """Slope of the last half relative to the whole, less two of its standard deviations: a warm-up with a time
+        constant as long as the evidence has 0.76."""
+        return float(self.measures.tail_half[self.index]) - 2 * self.tail_errors[0]
+
+    @property
+    def tail_errors(self) -> tuple[float, float]:
+        """Standard deviations, from sampling alone, of the two slopes relative to the whole: of n samples the share
+        that falls into a part p of the time has the variance p (1 - p) / n (binomial)."""
+        weight = float(self.blocks.weight_last[self.row])
+        n = max(self.leak_growth / weight, 1e-9) if weight > 0 else 1e12
+        return min(n**-0.5, 9.0), min((2 / n) ** 0.5, 9.0)
 
     def age(self) -> Evidence:
         blocks, row = self.blocks, self.row
@@ -341,6 +374,8 @@ def _judge_one(facts: _Facts, p_retained: float, p_live: float, raw: float, site
         evidence=evidence,
         would_change=_would_change(facts, verdict, agrees, raw, p_retained),
         own_rate=rate,
+        kept_rate=facts.leak_rate,
+        straight=facts.straight,
     )
 
 
