@@ -21,9 +21,10 @@ import time
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from glassbottom_collector.leaks import trend, verdict
+from glassbottom_collector.leaks import looks, trend, verdict
 from glassbottom_collector.leaks.blocks import Blocks, edges_of, reduce
 from glassbottom_collector.leaks.detector import find_leaks
+from glassbottom_collector.leaks.judging import Judged, Screen
 from glassbottom_collector.leaks.plan import after_warm_up
 from glassbottom_collector.leaks.sites import Grouping
 from glassbottom_collector.leaks.verdict import Judgement
@@ -149,7 +150,12 @@ def judged(blocks: Blocks, sites: int) -> list[Judgement]:
     screened = verdict.screen(blocks)
     factor = sites * (1 / np.arange(1, sites + 1)).sum()
     corrected = [np.minimum(p * factor, 1.0) for p in (screened.p_retained, screened.p_live)]
-    return verdict.judge(blocks, np.arange(len(blocks.live_last)), *corrected, screened.p_retained, sites)
+    found = verdict.judge(blocks, np.arange(len(blocks.live_last)), *corrected, screened.p_retained, sites)
+    columns = [Judged(column, each, (), 0) for column, each in enumerate(found)]
+    # No operations are counted; every snapshot behind the warm-up is a reading.
+    readings = float((blocks.edges_s[-1] - blocks.edges_s[0]) / (TIMES[1] - TIMES[0]))
+    kept = looks.confirmed(columns, [Screen(None, blocks, screened)], lambda _: 0.0, lambda _: readings)
+    return [each.judgement for each in kept]
 
 
 def flag_rates(curves: Sequence[Curve], seed: int) -> dict[str, float]:
