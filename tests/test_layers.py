@@ -41,10 +41,15 @@ COLLECTOR_ARROWS: dict[str, set[str]] = {
     "database": PLAIN | {"incident.parts", "redaction"},
     "sample": PLAIN | {"incident.parts", "database"},
     "ingest": PLAIN | {"wire", "storage", "captures", "config", "__init__"},
-    "api": PLAIN | {"wire", "storage", "captures", "leaks", "timing", "findings", "heapdump", "recordings", "__init__"},
+    "api": PLAIN
+    | {"wire", "storage", "captures", "leaks", "timing", "findings", "heapdump", "recordings", "incident", "__init__"},
+    # With server, the composition: which sources an incident has.
+    "sources": PLAIN | {"config", "storage", "captures", "redaction", "incident", "incident.parts"},
     "cli": {"wire", "pprof", "__init__"},
     "demo": {"cli", "wire", "errors", "__init__"},
-    "server": PLAIN | {"wire", "config", "storage", "storage.embedded", "captures", "ingest", "api", "__init__"},
+    "server": PLAIN
+    | {"wire", "config", "storage", "storage.embedded", "captures", "ingest", "api", "__init__"}
+    | {"incident", "redaction", "sources"},
 }
 AGENT_PLAIN = {"_clock", "_config", "_errors", "_greenlets", "_guard", "_log", "_threads", "_identity"}
 AGENT_ARROWS: dict[str, set[str]] = {

@@ -23,6 +23,7 @@ import uvloop
 from glassbottom.wire.v1 import (
     control_pb2_grpc,
     heapdump_pb2_grpc,
+    incident_pb2_grpc,
     ingest_pb2_grpc,
     query_pb2_grpc,
     recordings_pb2_grpc,
@@ -35,16 +36,22 @@ from .api.captures import CaptureAnswers
 from .api.control import Control
 from .api.heapdump import HeapDumps
 from .api.heapdump_cache import StoredDumps
+from .api.incidents import IncidentCaptures
 from .api.query import Query
 from .api.recordings import Recordings
 from .api.snapshots import Snapshots
 from .captures import CaptureStore
 from .config import MESSAGE_BYTES_MAX, CollectorConfig, ListenConfig, is_loopback, load
 from .errors import CollectorError, ConfigError
+from .incident.capture import Incidents
+from .incident.store import IncidentStore, Limits
 from .ingest.captures import CaptureRelay
 from .ingest.limits import IngestCounters
 from .ingest.service import Ingest
 from .ingest.sessions import Registry
+from .redaction import Redactor
+from .redaction.scan import scan
+from .sources import ServiceSources, StateOrders, new_key, read_key
 from .storage import StoreStatistics
 from .storage.embedded import EmbeddedStore
 
@@ -86,6 +93,7 @@ class Collector:
     captures: CaptureStore
     relay: CaptureRelay
     dumps: StoredDumps
+    incidents: Incidents
     health: Any  # grpc_health.v1.health.aio.HealthServicer, which its stubs do not know
 
     async def stop(self) -> None:
@@ -116,10 +124,12 @@ async def start(config: CollectorConfig, store: EmbeddedStore, clock_ns: Callabl
     relay = CaptureRelay(captures, registry, counters, clock_ns)
     dumps = StoredDumps(captures)
     ingest = Ingest(store.writer, registry, config.ingest, counters, relay, store.full, clock_ns)
+    incidents = _incidents(config, store, registry, captures, relay, clock_ns)
 
     def statistics() -> StoreStatistics:
         stored = store.statistics()
         values = {**stored.values, **ingest.statistics(), **captures.statistics(), **dumps.statistics()}
+        values |= incidents.statistics()
         return StoreStatistics(values, stored.problems)
 
     server = grpc.aio.server(options=_OPTIONS)
@@ -133,6 +143,7 @@ async def start(config: CollectorConfig, store: EmbeddedStore, clock_ns: Callabl
     recordings_pb2_grpc.add_RecordingServiceServicer_to_server(Recordings(captures), server)
     snapshots_pb2_grpc.add_SnapshotServiceServicer_to_server(Snapshots(store.reader, clock_ns), server)
     heapdump_pb2_grpc.add_HeapDumpServiceServicer_to_server(HeapDumps(dumps), server)
+    incident_pb2_grpc.add_IncidentServiceServicer_to_server(IncidentCaptures(incidents), server)
     health_servicer: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     address = _listen(server, config.listen)
@@ -140,7 +151,38 @@ async def start(config: CollectorConfig, store: EmbeddedStore, clock_ns: Callabl
         await health_servicer.set(service, _serving(True))
     relay.start()
     await server.start()
-    return Collector(address, server, store, ingest, registry, captures, relay, dumps, health_servicer)
+    return Collector(address, server, store, ingest, registry, captures, relay, dumps, incidents, health_servicer)
+
+
+def _incidents(
+    config: CollectorConfig,
+    store: EmbeddedStore,
+    registry: Registry,
+    captures: CaptureStore,
+    relay: CaptureRelay,
+    clock_ns: Callable[[], int],
+) -> Incidents:
+    """Raises ConfigError and StorageError."""
+    chosen = config.incidents
+    limits = Limits(chosen.bytes_max, chosen.records_max, chosen.retention_days)
+    kept = IncidentStore(config.storage.path / "incidents", limits, clock_ns)
+    key = read_key(chosen.key_file)
+    states = StateOrders(relay, captures, asyncio.get_running_loop(), clock_ns)
+    sources = ServiceSources(config, store.reader, registry, states)
+
+    def redactor() -> Redactor:
+        return Redactor(key or new_key(), map_addresses=chosen.map_addresses)
+
+    return Incidents(
+        kept,
+        sources,
+        redactor,
+        scan,
+        version=__version__,
+        budget_s=chosen.budget_s,
+        pause_s=chosen.pause_s,
+        clock_ns=clock_ns,
+    )
 
 
 def run(config: CollectorConfig) -> int:

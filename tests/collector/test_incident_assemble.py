@@ -62,7 +62,7 @@ class Looks:
 @dataclass(frozen=True)
 class Found:
     rule: str
-    place: str
+    path: str
     line: int
 
 

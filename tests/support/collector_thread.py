@@ -58,12 +58,13 @@ class CollectorThread:
         self.ask(wait(), timeout_s + 5.0)
 
     def statistics(self) -> dict[str, float]:
-        """Of ingest, store, captures and heap dumps."""
+        """Of ingest, store, captures, heap dumps and incidents."""
         parts = (
             self.store.statistics().values,
             self.collector.ingest.statistics(),
             self.collector.captures.statistics(),
             self.collector.dumps.statistics(),
+            self.collector.incidents.statistics(),
         )
         return {name: value for part in parts for name, value in part.items()}
 

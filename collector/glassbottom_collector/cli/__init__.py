@@ -29,6 +29,8 @@ COMMANDS = {
     "flame": "Draw a flame graph of CPU time, wall time or memory.",
     "heap": "Read a heap dump: who holds memory, and by which path.",
     "dump": "Look deeply into one process: its heap, its threads, its allocator.",
+    "capture": "Capture the state around an incident into one archive.",
+    "doctor": "Check beforehand whether a capture would work.",
     "captures": "List captures that were asked for, fetch a file, call one off.",
     "watch": "Watch one service live, on the whole screen.",
     "services": "List services, their processes and what they hold.",

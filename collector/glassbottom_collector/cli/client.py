@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import grpc
     from glassbottom.wire.v1.control_pb2_grpc import ControlServiceStub
     from glassbottom.wire.v1.heapdump_pb2_grpc import HeapDumpServiceStub
+    from glassbottom.wire.v1.incident_pb2_grpc import IncidentServiceStub
     from glassbottom.wire.v1.query_pb2_grpc import QueryServiceStub
     from glassbottom.wire.v1.recordings_pb2_grpc import RecordingServiceStub
     from glassbottom.wire.v1.snapshots_pb2_grpc import SnapshotServiceStub
@@ -95,6 +96,16 @@ def asking_dumps(args: argparse.Namespace) -> Iterator[tuple[QueryServiceStub, H
 
     with _channel(args) as channel, _sentences(args, channel):
         yield QueryServiceStub(channel), HeapDumpServiceStub(channel)
+
+
+@contextmanager
+def capturing(args: argparse.Namespace) -> Iterator[tuple[QueryServiceStub, IncidentServiceStub]]:
+    """Stubs of the collector's QueryService and IncidentService; errors of calls inside become CliError."""
+    from glassbottom.wire.v1.incident_pb2_grpc import IncidentServiceStub
+    from glassbottom.wire.v1.query_pb2_grpc import QueryServiceStub
+
+    with _channel(args) as channel, _sentences(args, channel):
+        yield QueryServiceStub(channel), IncidentServiceStub(channel)
 
 
 @contextmanager

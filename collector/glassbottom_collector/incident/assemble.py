@@ -38,7 +38,7 @@ class Hit(Protocol):
     def rule(self) -> str: ...
 
     @property
-    def place(self) -> str: ...
+    def path(self) -> str: ...
 
     @property
     def line(self) -> int: ...
@@ -243,7 +243,7 @@ def _refuse_leaks(files: Mapping[str, bytes], scan: Scan) -> None:
     hits = [hit for path, data in files.items() for hit in scan(path, data)]
     if not hits:
         return
-    named = "; ".join(f"{hit.place} line {hit.line} ({hit.rule})" for hit in hits[:LEAKS_NAMED_MAX])
+    named = "; ".join(f"{hit.path} line {hit.line} ({hit.rule})" for hit in hits[:LEAKS_NAMED_MAX])
     raise LeakingError(
         f"The archive was thrown away: {len(hits)} places in it still look like secrets after redaction: {named}. "
         "Leave out the source that brings them, or report the format that was missed."

@@ -143,7 +143,7 @@ class IncidentStore:
         with self._lock:
             kept = [row for row in self._rows.values() if row.has_file]
         return {
-            "incidents": float(len(self._rows)),
+            "incidents_kept": float(len(self._rows)),
             "incidents_max": float(self._limits.records_max),
             "incident_bytes": float(sum(row.file_bytes for row in kept)),
             "incident_bytes_max": float(self._limits.bytes_max),

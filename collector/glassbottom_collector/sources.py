@@ -1,0 +1,132 @@
+"""What is looked at when an incident of a service is captured: the part of the composition that knows every source.
+
+Databases and their libraries are imported when a configuration names one, so a collector without any stays small.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from .captures import CaptureStore
+from .config import CollectorConfig, DatabaseConfig
+from .errors import CollectorError, ConfigError
+from .incident.assemble import Subject
+from .incident.bundle import Redactor as Harmless
+from .incident.capture import Check
+from .incident.parts import CollectingError, Collector
+from .model.capture import ORDERED, CaptureOrders, CaptureRow
+from .model.live import LiveInstances
+from .redaction import Redactor
+from .storage import Reader
+
+KEY_BYTES_MIN = 32
+STATE_BYTES_MAX = 16 << 20
+LEASE_S = 60.0
+
+
+def read_key(path: Path | None) -> bytes | None:
+    """The key of masks and tokens; None when each archive is to have one of its own. Raises ConfigError."""
+    if path is None:
+        return None
+    try:
+        key = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"incidents.key_file {path} cannot be read: {error.strerror}.") from None
+    if len(key) < KEY_BYTES_MIN:
+        raise ConfigError(f"incidents.key_file {path} holds {len(key)} bytes; it needs {KEY_BYTES_MIN} or more.")
+    return key
+
+
+def new_key() -> bytes:
+    """A key for one archive, forgotten with it."""
+    return secrets.token_bytes(KEY_BYTES_MIN)
+
+
+class StateOrders:
+    """Orders the state of a process from another thread than the event loop's, and waits for its file."""
+
+    def __init__(
+        self,
+        orders: CaptureOrders,
+        store: CaptureStore,
+        loop: asyncio.AbstractEventLoop,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._orders = orders
+        self._store = store
+        self._loop = loop
+        self._clock_ns = clock_ns
+
+    def __call__(self, service: str, instance_id: str, deadline_s: float) -> bytes:
+        """The file. deadline_s: of time.monotonic(). Raises CollectingError."""
+        left_s = deadline_s - time.monotonic()
+        if left_s <= 0:
+            raise CollectingError("There was no time left to ask the process.")
+        future = asyncio.run_coroutine_threadsafe(self._order(service, instance_id, left_s), self._loop)
+        try:
+            row = future.result(left_s)
+        except TimeoutError:
+            future.cancel()
+            raise CollectingError(f"The process {instance_id[:8]} did not answer within {left_s:.0f} s.") from None
+        except CollectorError as error:
+            raise CollectingError(str(error)) from None
+        if not row.has_file:
+            raise CollectingError(f"The process {instance_id[:8]} did not tell its state: {row.reason or row.state}")
+        try:
+            return self._store.path_of(row.id).read_bytes()
+        except OSError as error:
+            raise CollectingError(f"What process {instance_id[:8]} sent cannot be read: {error.strerror}.") from None
+
+    async def _order(self, service: str, instance_id: str, left_s: float) -> CaptureRow:
+        now_ns = self._clock_ns()
+        row = await self._orders.order(
+            CaptureRow(
+                id=uuid.uuid4().hex,
+                kind="state",
+                service=service,
+                instance_id=instance_id,
+                state=ORDERED,
+                asked_at_ns=now_ns,
+                asked_by="the capture of an incident",
+                lease_until_ns=now_ns + round(LEASE_S * 1e9),
+                seconds=min(left_s, 10.0),
+                bytes_max=STATE_BYTES_MAX,
+            )
+        )
+        async for row in self._orders.watch(row.id):
+            pass
+        return row
+
+
+class ServiceSources:
+    """Implements incident.capture.Sources over everything that is configured."""
+
+    def __init__(
+        self,
+        config: CollectorConfig,
+        reader: Reader,
+        live: LiveInstances,
+        order_state: Callable[[str, str, float], bytes],
+    ) -> None:
+        self._config = config
+        self._reader = reader
+        self._live = live
+        self._order_state = order_state
+
+    def collectors(self, subject: Subject, *, activity: bool, redactor: Harmless) -> Sequence[Collector]:
+        """In the order in which they should begin."""
+        found: list[Collector] = []
+        return found
+
+    def examine(self, service: str) -> Sequence[Check]:
+        """Databases, each in turn."""
+        return []
+
+    def _databases(self, service: str) -> Sequence[DatabaseConfig]:
+        return [one for one in self._config.databases if not (one.service and service) or one.service == service]
