@@ -23,6 +23,8 @@ from .sites import Grouping
 BLOCKS_MAX = 20
 # With ten, the least p is 3e-7: enough to accuse one site among thousands.
 BLOCKS_MIN = 10
+# Sums of doubles in another order.
+NOTHING_SHARED = 1.0001
 
 
 @dataclass(frozen=True)
@@ -213,10 +215,13 @@ def group_variance(series: HeapSeries, sites: Grouping, row: int) -> F64:
 
         sum of variances  <=  variance of the sum  <=  least of (sum of standard errors) squared, variance of the heap
 
-    and the upper bound is used.
+    and the upper bound is used. Where the variance of the heap is no more than the sum of all variances, nothing was
+    caught together (what is watched all the time shares no windows), and the sum is exact.
     """
     variance = series.live_bytes_variance[row]
     apart = sites.sums(variance)
+    if series.headers[row].live_bytes_variance <= NOTHING_SHARED * float(variance.sum()):
+        return apart
     together = sites.sums(np.sqrt(variance)) ** 2
     return np.maximum(apart, np.minimum(together, series.headers[row].live_bytes_variance))
 
