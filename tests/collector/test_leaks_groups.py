@@ -6,6 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from glassbottom.wire.v1 import query_pb2
+from glassbottom_collector.api.heap_views import Names
+from glassbottom_collector.api.leak_view import report_message
+from glassbottom_collector.cli.formats import json
 from glassbottom_collector.leaks import looks, trend, verdict
 from glassbottom_collector.leaks.blocks import Blocks, edges_of, reduce, until
 from glassbottom_collector.leaks.detector import find_leaks
@@ -13,7 +17,7 @@ from glassbottom_collector.leaks.judging import Judged, Screen
 from glassbottom_collector.leaks.sites import Grouping
 from glassbottom_collector.model.code import Frame, Stack, stack_id
 from glassbottom_collector.model.heap import Definitions
-from glassbottom_collector.model.leak import LeakFinding, Verdict
+from glassbottom_collector.model.leak import LeakFinding, LeakReport, Verdict
 from glassbottom_collector.model.process import Process, Span
 
 from tests.support.heap_curves import MB, Component, Curve, series_of
@@ -113,3 +117,14 @@ def test_the_blocks_of_a_while_ago_are_those_that_had_ended():
     assert len(earlier.retained) == 15
     assert earlier.live_last[0] == blocks.floors[14, 0]
     assert earlier.weight_last[0] == pytest.approx(blocks.weight_last[0])
+
+
+def test_what_the_whole_operation_keeps_reaches_json():
+    finding = findings_of([6 * MB / 3600] * 25)[0]
+    report = LeakReport((finding,), 25, 120, Span(START, START + SECOND), 0.0, (), ())
+    message = report_message(report, (), Names({}, {}, {}), query_pb2.Totals())
+
+    whole = json.leaks(message, "shop", START, START + SECOND)["findings"][0]["whole"]
+    assert (whole["name"], whole["share"], whole["line_count"]) == (ROUTE, 1.0, message.findings[0].whole.line_count)
+    assert whole["bytes_per_second"]["value"] == pytest.approx(25 * 6 * MB / 3600, rel=0.25)
+    assert whole["lines"][0]["application_frame"]["file"] == HANDLER.file
