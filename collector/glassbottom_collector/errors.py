@@ -7,6 +7,7 @@
   + NotFound           no such service or instance; the message lists what there is
   + BadRequest         the question cannot be answered as asked
   + HeapDumpError      a heap dump cannot be read; the message says where it goes wrong
+  + ArchiveError       an archive of an incident is damaged, hostile, or newer than this program
 """
 
 from __future__ import annotations
@@ -38,3 +39,7 @@ class BadRequest(CollectorError):  # noqa: N818
 
 class HeapDumpError(CollectorError):
     """A heap dump cannot be read."""
+
+
+class ArchiveError(CollectorError):
+    """An archive cannot be used."""

@@ -6,13 +6,15 @@ import time
 from collections.abc import Callable
 
 from ...config import StorageConfig
+from ...model.process import Span
 from .. import StoreStatistics
 from .files import Files
 from .lock import DirectoryLock
+from .portable import Rows, bring_in, take_out
 from .reader import EmbeddedReader
 from .writer import EmbeddedWriter
 
-__all__ = ["EmbeddedStore"]
+__all__ = ["EmbeddedStore", "Rows"]
 
 
 class EmbeddedStore:
@@ -52,6 +54,14 @@ class EmbeddedStore:
         full = self.full()
         problems = (*self._files.problems(), *([full] if full else []))
         return StoreStatistics({f"store_{name}": float(value) for name, value in values.items()}, problems)
+
+    def take_out(self, service: str, within: Span) -> Rows:
+        """Everything of a service in a window, to be put into another store. Raises StorageError."""
+        return take_out(self._files, service, within)
+
+    def bring_in(self, rows: Rows) -> None:
+        """Puts rows of another store into this one, which must be empty. Raises ArchiveError."""
+        bring_in(self._files, rows)
 
     def retire(self) -> None:
         """Deletes what is beyond the limits now; the writer does so by itself every half minute."""
