@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 from . import addresses, personal, structure
 from .rules import gitleaks
@@ -10,29 +11,49 @@ from .spans import Span, matches, settled
 from .tokens import OURS
 from .views import DEPTH_MAX, views
 
+# What is decoded of one text, in multiples of its size: texts that unfold to ever more are not followed for ever.
+DECODED_RATIO_MAX = 16
+DECODED_BYTES_MIN = 1 << 16
+
 
 def found(text: bytes, place: str = "", *, with_personal: bool = True, with_addresses: bool = True) -> list[Span]:
     """Everything that has to go, from left to right, without overlap. What we wrote ourselves is no find.
 
     place: the path the text comes from or goes to; a few rules look at files of one kind only.
     """
-    spans = list(_all(text, place, with_personal, 0))
+    looking = _Looking(place, with_personal, max(DECODED_BYTES_MIN, DECODED_RATIO_MAX * len(text)))
+    spans = list(looking.at(text, 0))
     if with_addresses:
         spans += addresses.find(text)
-    ours = [match.span() for match in matches(OURS, text)] if b"<redacted:" in text else []
-    return settled(span for span in spans if not ours or _is_new(text, span, ours))
+    return settled(spans)
 
 
-def _all(text: bytes, place: str, with_personal: bool, depth: int) -> Iterator[Span]:
-    yield from structure.find(text)
-    yield from gitleaks().find(text, place)
-    if with_personal:
-        yield from personal.find(text)
-    if depth < DEPTH_MAX:
-        for view in views(text):
-            for span in _all(view.text, place, with_personal, depth + 1):
-                start, end = view.origin(span.start, span.end)
-                yield Span(start, end, span.rule, span.personal)
+class _Looking:
+    """One call. Counts what it has decoded."""
+
+    def __init__(self, place: str, with_personal: bool, decoded_bytes_max: int) -> None:
+        self._place, self._with_personal = place, with_personal
+        self._bytes_left = decoded_bytes_max
+
+    def at(self, text: bytes, depth: int) -> Iterator[Span]:
+        """At a text, and at every text that is encoded in it."""
+        ours = [match.span() for match in matches(OURS, text)] if b"<redacted:" in text else []
+        spans = [structure.find(text), gitleaks().find(text, self._place)]
+        if self._with_personal:
+            spans.append(personal.find(text))
+        for span in chain.from_iterable(spans):
+            if not ours or _is_new(text, span, ours):
+                yield span
+        if depth < DEPTH_MAX:
+            for view in views(text):
+                self._bytes_left -= len(view.text)
+                if self._bytes_left < 0:
+                    return
+                for span in self.at(view.text, depth + 1):
+                    start, end = view.origin(span.start, span.end)
+                    carried = Span(start, end, span.rule, span.personal)
+                    if not ours or _is_new(text, carried, ours):
+                        yield carried
 
 
 def _is_new(text: bytes, span: Span, ours: list[tuple[int, int]]) -> bool:

@@ -48,6 +48,13 @@ _LIKELY = {
     "signature": {"signature", "sig"},
     "pin": {"pin", "cvv", "cvc", "cvv2"},
 }
+_ENDINGS: dict[str, tuple[str, Strength]] = {
+    **dict.fromkeys(("password", "passwd", "passwort", "passphrase"), ("password", "sure")),
+    **dict.fromkeys(("apikey", "accesskey", "secretkey", "privatekey"), ("api-key", "likely")),
+    "token": ("token", "likely"),
+    "secret": ("secret", "likely"),
+    "sessionid": ("session", "likely"),
+}
 # Two words that make a secret together.
 _PAIRS: dict[tuple[str, str], str] = {
     **dict.fromkeys(
@@ -79,6 +86,9 @@ _HARMLESS_BEFORE = frozenset(
      "cancel", "max", "min", "num", "total", "prompt", "completion", "input", "output", "eos", "bos", "pad",
      "unk", "sync", "special"}
 )  # fmt: skip
+_NO_PASSWORD_BEFORE = frozenset(
+    {"by", "to", "per", "first", "second", "each", "one", "two", "single", "low", "high", "band"}
+)
 # They say more of the value but not what it is.
 _NEUTRAL = frozenset(
     {"value", "raw", "plain", "plaintext", "text", "str", "string", "enc", "encoded", "base64", "b64",
@@ -100,13 +110,17 @@ def promised(name: str) -> tuple[str, Strength] | None:
     if before in _HARMLESS_BEFORE:
         return None
     for rule, of_rule in _SURE.items():
-        if last in of_rule or (last == "pass" and before and before not in ("by", "to")):
+        if last in of_rule or (last == "pass" and before and before not in _NO_PASSWORD_BEFORE):
             return (rule if last != "pass" else "password"), "sure"
     if pair := _PAIRS.get((before, last)):
         return pair, "likely"
     for rule, of_rule in _LIKELY.items():
         if last in of_rule:
             return rule, "likely"
+    # Written in one: PGPASSWORD, csrfmiddlewaretoken, clientsecret.
+    for ending, (rule, strength) in _ENDINGS.items():
+        if last.endswith(ending):
+            return rule, strength
     return (
         ("token", "likely") if last == "tokens" and before in ("auth", "access", "refresh", "api", "bearer") else None
     )
@@ -128,11 +142,15 @@ _SAID_OF = frozenset(
     b"denied valid changed updated reset set unset ok success successful authentication mismatch mismatched must "
     b"should cannot not is was the for a an and or string str bytes int bool optional any".split()
 )
+# Source code, as a traceback shows it: `password=password`, `token = request.headers.get("x")`, `secret=self.secret`.
 _CALL = re.compile(
-    rb"[a-z_]+(?:\.[a-z_]+)*[(\[].*|self\.[\w.]+|(?:os|settings|config|env|request|cfg|args|options|params)\.[A-Za-z_.]+",
+    rb"(?:[a-z_]+\.)*[A-Za-z_]+(?:\(\w*\)?|\[)|(?:self|os|settings|config|env|request|cfg|args|options|params)\.[A-Za-z_.]+"
+)
+_CODE = re.compile(
+    rb"[A-Za-z_]+(?:\.[A-Za-z_]+)+|(?:[a-z_]+|(?:[A-Z][a-z]+)+)(?:\.[a-z_]+)*[(\[].*|[a-z_][a-z0-9_.]*\(\)[a-z.]*"
+    rb"|[A-Z][a-z]+[A-Z][A-Za-z]*",
     re.DOTALL,
 )
-_TYPE = re.compile(rb"[A-Z][a-z]+[A-Z]\w*|[A-Z][a-z]+\[.*")
 
 
 def is_secret(value: bytes, rule: str, strength: Strength, name: bytes, *, quoted: bool) -> bool:
@@ -155,11 +173,11 @@ def is_secret(value: bytes, rule: str, strength: Strength, name: bytes, *, quote
         return False
     if bare.startswith((b"http://", b"https://", b"file://")):
         return False
-    if not quoted and _TYPE.fullmatch(bare):
+    if not quoted and _CODE.fullmatch(bare):
         return False
     if bare.isalpha() and len(bare) < 8 and not quoted:
         return False
     if rule in ("session", "signature"):
         # A short or small one is a counter: `sessionid: 0x14ede63a5a70002` of ZooKeeper.
-        return len(bare) >= 16 and not bare.startswith(b"0x")
+        return len(bare) >= 16 and not bare.startswith(b"0x") and len(bare.split()) == 1
     return len(bare) >= 4 and not (len(bare) >= 12 and entropy(bare) < ENTROPY_MIN)

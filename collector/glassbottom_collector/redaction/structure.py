@@ -66,6 +66,12 @@ _STATEMENT = pattern(
     rb"(?i)\b(?:password|identified\s+by(?:\s+password)?|requirepass|masterauth)[\"']?\s{1,8}[\"']([^\"'\r\n]{1,512})[\"']"
 )
 
+# Programs whose flag for a password is one letter, and .netrc.
+_PROGRAM = pattern(
+    rb"(?:\bsshpass[ ]+-p[ ]*|\bredis-cli\b[^\n|;]{0,200}?[ ]-a[ ]+|\bmysql(?:dump|admin)?\b[^\n|;]{0,200}?[ ]-p"
+    rb"|\blogin[ \t]+[^\s]{1,128}[ \t]+password[ \t]+)[\"']?([^\s\"']{1,512})"
+)
+
 # userinfo of RFC 3986, wider: any sign up to the last `@` before the path, for people forget to escape.
 _USERINFO = pattern(rb"(?i)\b[a-z][a-z0-9+.-]{1,30}:(?:\\{0,8}/){2}([^\s/?#\"'<>@\\]{0,256}?)(:[^\s/\"'<>]*)?@")
 _SCHEME = re.compile(
@@ -157,8 +163,10 @@ def _under_names(text: bytes) -> Iterator[Span]:
             kind = promised(match.group(1).decode("latin-1"))
             if kind is not None and is_secret(match.group(2), *kind, match.group(1), quoted=True):
                 yield Span(match.start(2), match.end(2), kind[0])
-    for match in matches(_STATEMENT, text):
-        yield Span(match.start(1), match.end(1), "password")
+    for written in (_STATEMENT, _PROGRAM):
+        for match in matches(written, text):
+            if is_secret(match.group(1), "password", "sure", b"", quoted=True):
+                yield Span(match.start(1), match.end(1), "password")
 
 
 def _looks_random(value: bytes) -> bool:

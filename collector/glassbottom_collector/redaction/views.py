@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 from .spans import matches, pattern
 
-DEPTH_MAX = 3  # an encoded text in an encoded text in an encoded text
+DEPTH_MAX = 6  # an encoded text in an encoded text, and so on
 _ANSI = re.compile(
     rb"\x1b(?:\[[0-9;:?<=>]{0,64}[ -/]{0,4}[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_=>])|\xc2\x9b[0-9;:?]{0,64}[@-~]"
 )
@@ -24,10 +24,10 @@ _ESCAPED = pattern(rb"[^\n]*\\(?:[\"/]|u00[0-9a-f]{2}|x[0-9a-f]{2}|n)[^\n]*")
 _ESCAPE = re.compile(rb"\\(?:u([0-9A-Fa-f]{4})|x([0-9A-Fa-f]{2})|([\"'\\/bfnrt]))")
 _PLAIN = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b" ", b"f": b" "}
 # ASCII has its highest bit clear, which leaves half of the signs in three of every four places. So what RE2 lets
-# through is nearly always text: of 4 096 identifiers of 16 signs one.
+# through is nearly always text: of 4 096 identifiers of 16 signs one. What follows may be UTF-8.
 _BASE64 = pattern(
-    rb"(?:^|[^A-Za-z0-9+/_-])((?:[A-Za-f][A-HQ-Xg-nw-z0-3][ABEFIJMNQRUVYZcdghklopstwx014589][A-Za-z0-9+/_-]){4,}"
-    rb"[A-Za-z0-9+/_-]{0,3}={0,2})"
+    rb"(?:^|[^A-Za-z0-9+/_-])((?:[A-Za-f][A-HQ-Xg-nw-z0-3][ABEFIJMNQRUVYZcdghklopstwx014589][A-Za-z0-9+/_-]){4}"
+    rb"[A-Za-z0-9+/_-]*={0,2})"
 )
 
 
@@ -68,6 +68,8 @@ def views(text: bytes) -> Iterator[View]:
     if b"%" in text:
         for match in matches(_PERCENT, text):
             yield _decoded(text, match.start(), match.end(), _PERCENT_SIGN, _percent)
+    if b"\x1b" in text or b"\xc2\x9b" in text:  # a colour that was itself encoded
+        yield _decoded(text, 0, len(text), _ANSI, _nothing)
     if b"\\" in text:
         for match in matches(_ESCAPED, text):
             yield _decoded(text, match.start(), match.end(), _ESCAPE, _unescape)
@@ -95,6 +97,10 @@ def _decoded(
     return View(b"".join(parts), start, end, steps)
 
 
+def _nothing(match: re.Match[bytes]) -> bytes:  # noqa: ARG001 - a decoder like the others
+    return b""
+
+
 def _percent(match: re.Match[bytes]) -> bytes:
     return bytes((int(match.group(1), 16),))
 
@@ -114,7 +120,15 @@ def _from_base64(value: bytes) -> bytes | None:
         plain = base64.b64decode(body + b"=" * (-len(body) % 4))
     except (binascii.Error, ValueError):
         return None
-    return None if plain.translate(None, _TEXT) else plain
+    return None if plain.translate(None, _TEXT) or not _is_utf_8(plain) else plain
 
 
-_TEXT = bytes(range(32, 127)) + b"\t\r\n"
+_TEXT = bytes(range(32, 127)) + bytes(range(128, 256)) + b"\t\r\n\x1b"
+
+
+def _is_utf_8(plain: bytes) -> bool:
+    try:
+        plain.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
