@@ -208,9 +208,8 @@ def test_leaks_tell_their_progress_and_end_with_one_report():
     assert [frame.function for frame in finding.site.path] == ["Handler0.on_message", "main"]
     assert [share.type for share in finding.site.types] == ["bytes"]
     assert finding.bytes_per_second_low < 2 * MB < finding.bytes_per_second_high
-    assert {"trend", "age", "noise", "warm-up", "step", "tail", "live", "size", "confirmation"} == {
-        each.name for each in finding.evidence
-    }
+    tests = {"trend", "age", "noise", "warm-up", "step", "tail", "live", "size", "confirmation", "looks", "early"}
+    assert {each.name for each in finding.evidence} == tests
     assert all(each.supports_leak for each in finding.evidence)
     assert (report.sites_examined, report.snapshots) == (2, 50)
     assert report.totals.instances == 1
