@@ -40,11 +40,13 @@ COLLECTOR_ARROWS: dict[str, set[str]] = {
     "incident": PLAIN | {"incident.parts"},
     "database": PLAIN | {"incident.parts", "redaction"},
     "sample": PLAIN | {"incident.parts", "database"},
+    "archive": PLAIN | {"config", "storage", "incident.parts"},
     "ingest": PLAIN | {"wire", "storage", "captures", "config", "__init__"},
     "api": PLAIN
     | {"wire", "storage", "captures", "leaks", "timing", "findings", "heapdump", "recordings", "incident", "__init__"},
     # With server, the composition: which sources an incident has.
-    "sources": PLAIN | {"config", "storage", "captures", "redaction", "incident", "incident.parts"},
+    "archived": PLAIN | {"archive", "config", "server", "storage.embedded"},
+    "sources": PLAIN | {"config", "storage", "captures", "redaction", "incident", "incident.parts", "archive"},
     "cli": {"wire", "pprof", "__init__"},
     "demo": {"cli", "wire", "errors", "__init__"},
     "server": PLAIN
@@ -101,6 +103,10 @@ EXCEPTIONS = {
     ("cli.check_leak", "glassbottom.testing"): "the verb that watches a program hands over to what tests use",
     ("cli.run", "glassbottom.run"): "the verb that starts an application under the agent hands over to it",
     **{("cli.heap_files", to): "reads a dump where no collector is" for to in ("api", "errors", "heapdump")},
+    **{
+        ("cli.archive_files", to): "opens an archive where no collector is"
+        for to in ("archive", "archived", "errors", "redaction")
+    },
     **{("cli.recorded_files", to): "reads a recording where no collector is" for to in ("api", "errors", "recordings")},
     ("demo.shop", "glassbottom"): "the watched application of the demonstration, as a user would write it",
 }
@@ -116,6 +122,7 @@ HOMES = {
         "phonenumbers": {"redaction"},
         "presidio_analyzer": {"redaction.names"},
         "tldextract": {"redaction.names"},
+        "spacy": {"redaction.names"},
         "rich": {"cli", "demo"},
         "textual": {"cli.live"},
         "uvloop": {"server"},

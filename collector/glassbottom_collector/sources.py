@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from .archive.rows import RowsCollector, TakenOut
 from .captures import CaptureStore
 from .config import CollectorConfig, DatabaseConfig
 from .errors import CollectorError, ConfigError
@@ -22,7 +22,7 @@ from .incident.capture import Check
 from .incident.parts import CollectingError, Collector
 from .model.capture import ORDERED, CaptureOrders, CaptureRow
 from .model.live import LiveInstances
-from .redaction import Redactor
+from .model.process import Span
 from .storage import Reader
 
 KEY_BYTES_MIN = 32
@@ -99,9 +99,11 @@ class StateOrders:
                 bytes_max=STATE_BYTES_MAX,
             )
         )
-        async for row in self._orders.watch(row.id):
-            pass
-        return row
+        last = row
+        async for last in self._orders.watch(row.id):
+            if last.ended:
+                break
+        return last
 
 
 class ServiceSources:
@@ -113,18 +115,27 @@ class ServiceSources:
         reader: Reader,
         live: LiveInstances,
         order_state: Callable[[str, str, float], bytes],
+        take_out: Callable[[str, Span], TakenOut],
     ) -> None:
         self._config = config
         self._reader = reader
         self._live = live
         self._order_state = order_state
+        self._take_out = take_out
 
-    def collectors(self, subject: Subject, *, activity: bool, redactor: Harmless) -> Sequence[Collector]:
+    def collectors(
+        self,
+        subject: Subject,
+        *,
+        activity: bool,  # noqa: ARG002 - of databases
+        redactor: Harmless,  # noqa: ARG002 - likewise
+    ) -> Sequence[Collector]:
         """In the order in which they should begin."""
-        found: list[Collector] = []
+        within = Span(subject.from_ns, subject.to_ns)
+        found: list[Collector] = [RowsCollector(subject.service, within, self._take_out)]
         return found
 
-    def examine(self, service: str) -> Sequence[Check]:
+    def examine(self, service: str) -> Sequence[Check]:  # noqa: ARG002 - likewise
         """Databases, each in turn."""
         return []
 

@@ -12,7 +12,6 @@ examples:
 from __future__ import annotations
 
 import argparse
-import time
 from typing import TYPE_CHECKING
 
 from . import client, output
@@ -21,7 +20,7 @@ from .formats.table import Cell, Column, Place, Report
 from .places import FRAMES_SHOWN, add_path, known, place
 from .tasks import add_loops
 from .text import count, elapsed, moment, plural
-from .timespec import add_range_arguments, range_ns
+from .timespec import add_range_arguments, now_ns, range_ns
 
 if TYPE_CHECKING:
     from glassbottom.wire.v1 import query_pb2
@@ -42,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Asks and writes."""
-    from_ns, to_ns = range_ns(args.start, args.end, time.time_ns())
+    from_ns, to_ns = range_ns(args.start, args.end, now_ns())
     from glassbottom.wire.v1.query_pb2 import BlockedRequest, Range, Selector
 
     from .formats import json_time

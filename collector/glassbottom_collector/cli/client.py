@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from .exits import CliError, Refused, UsageError
-from .timespec import SECOND_NS
+from .timespec import SECOND_NS, now_ns
 
 if TYPE_CHECKING:
     import grpc
@@ -133,8 +132,8 @@ def service_name(args: argparse.Namespace, query: QueryServiceStub) -> str:
 
     if args.service:
         return str(args.service)
-    now_ns = time.time_ns()
-    recent = Range(from_ns=now_ns - _RECENT_NS, to_ns=now_ns)
+    at_ns = now_ns()
+    recent = Range(from_ns=at_ns - _RECENT_NS, to_ns=at_ns)
     names = [
         service.name for service in query.ListServices(ListServicesRequest(range=recent), timeout=args.timeout).services
     ]

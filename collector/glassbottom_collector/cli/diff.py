@@ -16,14 +16,13 @@ from __future__ import annotations
 
 import argparse
 import re
-import time
 from typing import TYPE_CHECKING
 
 from . import client, output, profile_files, ranking
 from .exits import Exit, UsageError
 from .formats.table import Cell, Column, Place, Report
 from .text import count, moment, size, size_with_error
-from .timespec import add_range_arguments, range_ns
+from .timespec import add_range_arguments, now_ns, range_ns
 from .top import describe
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Asks and writes."""
-    before_ns, after_ns = range_ns(args.start, args.end, time.time_ns())
+    before_ns, after_ns = range_ns(args.start, args.end, now_ns())
     whole_profile = ranking.profile_wanted(args)
     allowed = None if args.fail_on_growth is None else _bytes(args.fail_on_growth)
     if whole_profile and allowed is not None:

@@ -12,7 +12,6 @@ examples:
 from __future__ import annotations
 
 import argparse
-import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,7 @@ from .exits import Exit
 from .formats.table import Report
 from .places import add_path, known, place
 from .text import moment, plural
-from .timespec import add_range_arguments, range_ns
+from .timespec import add_range_arguments, now_ns, range_ns
 
 if TYPE_CHECKING:
     from glassbottom.wire.v1 import query_pb2
@@ -42,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Asks and writes."""
-    from_ns, to_ns = range_ns(args.start, args.end, time.time_ns())
+    from_ns, to_ns = range_ns(args.start, args.end, now_ns())
     from glassbottom.wire.v1.query_pb2 import FindingsRequest, Range, Selector
 
     from .formats import json_time

@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +26,7 @@ from typing import TYPE_CHECKING
 from . import client, output
 from .exits import CliError, Exit, UsageError
 from .text import safe
-from .timespec import moment_ns, range_ns
+from .timespec import moment_ns, now_ns, range_ns
 
 if TYPE_CHECKING:
     from glassbottom.wire.v1.query_pb2 import ProfileRequest
@@ -59,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Asks and writes."""
-    from_ns, at_ns = _when(args, time.time_ns())
+    from_ns, at_ns = _when(args, now_ns())
     from glassbottom.wire.v1 import query_pb2
 
     from . import profile_files

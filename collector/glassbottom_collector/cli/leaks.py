@@ -16,7 +16,6 @@ examples:
 from __future__ import annotations
 
 import argparse
-import time
 from typing import TYPE_CHECKING
 
 from . import client, output, ranking
@@ -25,7 +24,7 @@ from .exits import CliError, Exit
 from .formats.table import Cell, Column, Place, Report
 from .places import place
 from .text import count, duration, interval, moment, rate, size, size_with_error
-from .timespec import SECOND_NS, add_range_arguments, range_ns
+from .timespec import SECOND_NS, add_range_arguments, now_ns, range_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -58,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Asks, shows progress, and writes."""
-    from_ns, to_ns = range_ns(args.start, args.end, time.time_ns())
+    from_ns, to_ns = range_ns(args.start, args.end, now_ns())
     from glassbottom.wire.v1.query_pb2 import LeaksRequest, Range, Selector
 
     from .formats import json

@@ -10,14 +10,13 @@ examples:
 from __future__ import annotations
 
 import argparse
-import time
 from typing import TYPE_CHECKING
 
 from . import client, output
 from .exits import Exit
 from .formats.table import Column, Report
 from .text import count, duration, size
-from .timespec import SECOND_NS, add_range_arguments, range_ns
+from .timespec import SECOND_NS, add_range_arguments, now_ns, range_ns
 
 if TYPE_CHECKING:
     from glassbottom.wire.v1 import query_pb2
@@ -32,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Asks and writes."""
-    from_ns, to_ns = range_ns(args.start, args.end, time.time_ns())
+    from_ns, to_ns = range_ns(args.start, args.end, now_ns())
     from glassbottom.wire.v1.query_pb2 import ListServicesRequest, Range
 
     from .formats import json

@@ -14,14 +14,13 @@ examples:
 from __future__ import annotations
 
 import argparse
-import time
 from typing import TYPE_CHECKING
 
 from . import client, output
 from .exits import Exit, UsageError
 from .formats.table import Cell, Column, Place, Report
 from .text import count, elapsed, moment, plural, size
-from .timespec import add_range_arguments, range_ns
+from .timespec import add_range_arguments, now_ns, range_ns
 
 if TYPE_CHECKING:
     from glassbottom.wire.v1 import query_pb2
@@ -56,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Asks and writes."""
-    from_ns, to_ns = range_ns(args.start, args.end, time.time_ns())
+    from_ns, to_ns = range_ns(args.start, args.end, now_ns())
     for option, threshold in (("--span-ms", args.span_ms), ("--async-ms", args.async_ms)):
         if not 0 < threshold < float("inf"):
             raise UsageError(f"{option} must be more than 0 milliseconds.")

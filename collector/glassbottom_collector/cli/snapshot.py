@@ -21,14 +21,13 @@ examples:
 from __future__ import annotations
 
 import argparse
-import time
 from typing import TYPE_CHECKING
 
 from . import client, output, ranking
 from .exits import CliError, Exit, UsageError
 from .formats.table import Cell, Column, Report
 from .text import moment, plural, size, size_with_error
-from .timespec import moment_ns, range_ns
+from .timespec import moment_ns, now_ns, range_ns
 
 if TYPE_CHECKING:
     from glassbottom.wire.v1 import control_pb2, snapshots_pb2
@@ -100,7 +99,7 @@ def _list(args: argparse.Namespace) -> int:
 
     from .formats import json_snapshots
 
-    from_ns, to_ns = range_ns(args.start or "7d", args.end or "now", time.time_ns())
+    from_ns, to_ns = range_ns(args.start or "7d", args.end or "now", now_ns())
     with client.comparing(args) as (query, snapshots):
         service = client.service_name(args, query)
         response = snapshots.ListSnapshots(
@@ -121,8 +120,8 @@ def _diff(args: argparse.Namespace, references: list[str]) -> int:
 
     from .formats import json_snapshots
 
-    now_ns = time.time_ns()
-    before, after = ([_reference(each, now_ns) for each in references] + [None, None])[:2]
+    at_ns = now_ns()
+    before, after = ([_reference(each, at_ns) for each in references] + [None, None])[:2]
     args.by = args.by or ranking.GROUPINGS[0]
     with client.comparing(args) as (query, snapshots):
         service = client.service_name(args, query)
@@ -144,12 +143,12 @@ def _diff(args: argparse.Namespace, references: list[str]) -> int:
     return Exit.OK
 
 
-def _reference(text: str, now_ns: int) -> snapshots_pb2.SnapshotReference:
+def _reference(text: str, at_ns: int) -> snapshots_pb2.SnapshotReference:
     """A name, and the time it also reads as, for the case that no snapshot has that name."""
     from glassbottom.wire.v1.snapshots_pb2 import SnapshotReference
 
     try:
-        at_ns = moment_ns(text, now_ns)
+        at_ns = moment_ns(text, at_ns)
     except UsageError:
         at_ns = 0
     return SnapshotReference(label=text, at_ns=at_ns)

@@ -13,7 +13,6 @@ examples:
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,7 @@ from .exits import CliError, Exit
 from .formats.table import Cell, Column, Place, Report
 from .places import place
 from .text import count, duration, elapsed, moment, plural
-from .timespec import moment_ns
+from .timespec import moment_ns, now_ns
 
 if TYPE_CHECKING:
     from glassbottom.wire.v1 import query_pb2
@@ -44,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Asks and writes."""
-    at_ns = moment_ns(args.at, time.time_ns())
+    at_ns = moment_ns(args.at, now_ns())
     from glassbottom.wire.v1.query_pb2 import Selector, TasksRequest
 
     from .formats import json_time

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -20,7 +19,7 @@ from . import client, output
 from .exits import Exit, UsageError
 from .formats.table import Cell, Column, Place, Report
 from .text import count, duration, moment, size
-from .timespec import SECOND_NS, add_range_arguments, range_ns
+from .timespec import SECOND_NS, add_range_arguments, now_ns, range_ns
 
 if TYPE_CHECKING:
     from glassbottom.wire.v1 import query_pb2
@@ -43,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Asks and writes."""
-    from_ns, to_ns = range_ns(args.start, args.end, time.time_ns())
+    from_ns, to_ns = range_ns(args.start, args.end, now_ns())
     if not 1 <= args.points <= 10_000:
         raise UsageError("--points must be between 1 and 10000.")
     if args.sites < 0:

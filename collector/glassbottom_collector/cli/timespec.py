@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import re
+import time
+from collections.abc import Iterator
 from datetime import datetime
 
 from .exits import UsageError
@@ -24,6 +26,24 @@ _EXAMPLES = "use now, a time ago like 10m or 2h30m, RFC 3339 like 2026-11-23T14:
 
 # The protocol carries 64 bits of nanoseconds.
 _LATEST_NS = 2**63 - 1
+
+
+_standing_ns: list[int] = []
+
+
+def now_ns() -> int:
+    """What `now` is: the clock's time, or when an archive was captured while one is being asked."""
+    return _standing_ns[-1] if _standing_ns else time.time_ns()
+
+
+@contextlib.contextmanager
+def standing_at(at_ns: int) -> Iterator[None]:
+    """Inside, it is always that moment."""
+    _standing_ns.append(at_ns)
+    try:
+        yield
+    finally:
+        _standing_ns.pop()
 
 
 def moment_ns(text: str, now_ns: int) -> int:

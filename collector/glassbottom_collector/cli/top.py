@@ -14,14 +14,13 @@ examples:
 from __future__ import annotations
 
 import argparse
-import time
 from typing import TYPE_CHECKING
 
 from . import client, output, profile_files, ranking
 from .exits import Exit
 from .formats.table import Column, Report
 from .text import count, duration, moment, share, size, size_with_error
-from .timespec import SECOND_NS, moment_ns
+from .timespec import SECOND_NS, moment_ns, now_ns
 
 if TYPE_CHECKING:
     from glassbottom.wire.v1 import query_pb2
@@ -38,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Asks and writes."""
-    at_ns = moment_ns(args.at, time.time_ns())
+    at_ns = moment_ns(args.at, now_ns())
     whole_profile = ranking.profile_wanted(args)
     from glassbottom.wire.v1.query_pb2 import Selector, TopRequest
 

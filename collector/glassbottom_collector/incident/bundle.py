@@ -81,12 +81,13 @@ class Bundle:
         with self._lock:
             return dict(sorted(self._files.items()))
 
-    def put(self, path: str, text: str, node: str, role: Role, collector: str) -> str:
-        """Keeps a file; a sentence when it had to be cut, else "". Raises CollectingError."""
+    def put(self, path: str, content: str | bytes, node: str, role: Role, collector: str) -> str:
+        """Keeps a file; a sentence when it had to be cut, else "". Raises CollectingError, also for a binary file that
+        does not fit: half of one is worth nothing."""
         parts = path.split("/")
         if len(path) > PATH_CHARACTERS_MAX or any(_PART.match(part) is None for part in parts):
             raise CollectingError(f"{path[:PATH_CHARACTERS_MAX]!r} is no path within an archive.")
-        data = text.encode("utf-8", "replace")
+        data = content.encode("utf-8", "replace") if isinstance(content, str) else content
         with self._lock:
             if path in self._files:
                 raise CollectingError(f"{path} is in the archive already.")
@@ -94,6 +95,8 @@ class Bundle:
                 raise CollectingError(f"{path} is left out: an archive holds at most {FILES_MAX} files.")
             room = min(FILE_BYTES_MAX, self._bytes_max - self._bytes)
             whole = len(data)
+            if whole > room and isinstance(content, bytes):
+                raise CollectingError(f"{path} has {whole} bytes and does not fit into the archive any more.")
             if whole > room:
                 # At the end of a line, so that what is left can be read.
                 data = data[: data.rfind(b"\n", 0, max(room, 0)) + 1]
@@ -123,6 +126,9 @@ class BundleSink:
     def anonymised(self, path: str, text: str, *, node: str, role: Role) -> None:
         self._put(path, text, node, role)
 
+    def numbers(self, path: str, data: bytes, *, node: str, role: Role) -> None:
+        self._put(path, data, node, role)
+
     def note(self, sentence: str) -> None:
         with self._lock:
             if self._closed:
@@ -137,12 +143,12 @@ class BundleSink:
         with self._lock:
             self._closed = True
 
-    def _put(self, path: str, text: str, node: str, role: Role) -> None:
+    def _put(self, path: str, data: str | bytes, node: str, role: Role) -> None:
         with self._lock:
             if self._closed:
                 raise CollectingError(f"{self._collector} was too late; its time was over.")
             # A node can be named by what a person typed into a configuration.
-            cut = self._bundle.put(path, text, self._redactor.text(node, "manifest.json"), role, self._collector)
+            cut = self._bundle.put(path, data, self._redactor.text(node, "manifest.json"), role, self._collector)
         if cut:
             self.note(cut)
 

@@ -47,6 +47,11 @@ class Sink(Protocol):
         """The same as JSON, with sorted keys. Values of str, int, float, bool, None, list and dict."""
         ...
 
+    def numbers(self, path: str, data: bytes, *, node: str, role: Role) -> None:
+        """A binary file without any text in it, such as a table whose texts are indices into a file of their own. It is
+        kept as it is; the scan of the finished archive looks at its bytes."""
+        ...
+
     def note(self, sentence: str) -> None:
         """Something the reader must know that is no failure: what was left out, and why. At most 100 a collector."""
         ...
