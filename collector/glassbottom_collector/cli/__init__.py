@@ -31,7 +31,7 @@ COMMANDS = {
     "dump": "Look deeply into one process: its heap, its threads, its allocator.",
     "capture": "Capture the state around an incident into one archive.",
     "doctor": "Check beforehand whether a capture would work.",
-    "archive": "Look into the archive of an incident, verify it, ask it as if it were live.",
+    "archive": "Look into the archive of an incident, verify it, ask it.",
     "captures": "List captures that were asked for, fetch a file, call one off.",
     "watch": "Watch one service live, on the whole screen.",
     "services": "List services, their processes and what they hold.",

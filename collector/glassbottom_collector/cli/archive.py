@@ -1,4 +1,4 @@
-"""Look into the archive of an incident, verify it, ask it as if it were live.
+"""Look into the archive of an incident, verify it, ask it.
 
   glassbottom archive inspect FILE             what is in it, from where, and what could not be captured
   glassbottom archive verify FILE              every file against the manifest, and a search for secrets
