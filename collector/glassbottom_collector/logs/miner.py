@@ -43,6 +43,15 @@ _NOUNS_TEXT = (
     "service process module package plugin image volume bucket session tenant customer worker thread"
 )
 _NOUNS = frozenset(_NOUNS_TEXT.split())
+# Unless it is one of these, or ends like a verb: `task failed` and `task ended` are two messages.
+_NO_NAMES_TEXT = (
+    "is was are were be been has have had will can cannot could may must not no does did do to from for in on at with"
+    " of by as and or up down off unknown invalid ok error failure success"
+)
+_NO_NAMES = frozenset(_NO_NAMES_TEXT.split())
+_VERBS_END = ("ed", "ing", "s", "n't")
+_PERSONS = frozenset(("user", "ruser", "username"))
+_QUOTES = frozenset(("'", '"', "`"))
 _UNITS_OF_SIZE_TEXT = "B kB KB MB GB TB PB KiB MiB GiB TiB"
 _UNITS_OF_SIZE = frozenset(_UNITS_OF_SIZE_TEXT.split())
 # Left out where patterns are compared by their words.
@@ -305,9 +314,20 @@ def _tokens(key: str) -> tuple[list[str], list[bool]]:
         if text == ")" and not space and len(texts) > 1 and texts[-1] == "(" and spaces[-1]:
             texts.append(ANY)  # `from 10.0.0.1 ()`: a value that was empty; a call is written without the space
             spaces.append(False)
+        if _is_person(text, space, texts):
+            text = ANY
         texts.append(text)
         spaces.append(space)
     return _dated(texts, spaces)
+
+
+def _is_person(text: str, space: bool, before: list[str]) -> bool:
+    """Whether a word names somebody, even when nobody else is ever named: `for user ann`, `user=ann`."""
+    if len(before) < 2 or not text[0].isalpha():
+        return False
+    if space:
+        return before[-1] == "user" and before[-2] == "for"
+    return before[-1] == "=" and before[-2] in _PERSONS
 
 
 def _dated(texts: list[str], spaces: list[bool]) -> tuple[list[str], list[bool]]:
@@ -334,6 +354,8 @@ def _shape(texts: list[str], spaces: list[bool]) -> tuple[str, ...]:
             shape.append(text)
         elif before == "=" and not spaces[place]:
             shape.append(f"{_SLOT}=")
+        elif before in _QUOTES and texts[place + 1 : place + 2] == [before]:
+            shape.append(f"{_SLOT}'")
         elif text in _UNITS_OF_SIZE and before and _is_mark(before):
             shape.append(f"{_SLOT}B")
         elif not text.isalpha() and _DIGITS.search(text):
@@ -348,9 +370,13 @@ def _values_needed(shape: tuple[str, ...], place: int, values: Iterable[str]) ->
     before = shape[place - 1] if place else ""
     if before in {":", "="} and place > 1:
         before = shape[place - 2]
-    if before.lower() in _NOUNS:
+    if before.lower() in _NOUNS and not any(map(_is_no_name, values)):
         return VALUES_AFTER_A_NOUN
     return VALUES_IN_CAPITALS if all(value.isupper() for value in values) else VALUES
+
+
+def _is_no_name(word: str) -> bool:
+    return word.lower() in _NO_NAMES or (word.islower() and word.endswith(_VERBS_END))
 
 
 def _skeleton(pattern: Mined) -> tuple[str, ...]:
@@ -367,5 +393,5 @@ def _is_mark(text: str) -> bool:
 
 
 def _is_word(text: str) -> bool:
-    """A word that may yet turn out to be a value."""
-    return text[0].isalpha()
+    """A word that may yet turn out to be a value; one with digits may turn out to be one beside words without."""
+    return text[0].isalpha() or (text[0] == _SLOT and len(text) > 2)
