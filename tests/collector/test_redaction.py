@@ -3,11 +3,16 @@
 import base64
 import hashlib
 import json
+import re
+import sys
 from importlib import resources
 
 import pytest
+from glassbottom_collector.errors import ConfigError
 from glassbottom_collector.redaction import Redactor
+from glassbottom_collector.redaction.names import Names
 from glassbottom_collector.redaction.rules import gitleaks
+from glassbottom_collector.redaction.spans import Span
 
 pytestmark = pytest.mark.once
 
@@ -252,3 +257,22 @@ def test_very_long_lines_and_large_texts_are_worked_on_in_pieces(redactor: Redac
     assert SECRET not in redacted
     assert redacted.count("<redacted:") == 5
     assert [entry["line"] for entry in redactor.ledger()] == [1, 1, 2, 2, 3]
+
+
+def test_names_need_an_extra_and_its_absence_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "presidio_analyzer", None)
+    monkeypatch.setitem(sys.modules, "spacy", None)
+    with pytest.raises(ConfigError, match=r"pip install 'glassbottom\[ner\]'"):
+        Names()
+
+
+def test_what_a_model_finds_goes_like_everything_else() -> None:
+    class OneName:
+        """Stands for a model: what Names is like, without its 410 MB."""
+
+        def find(self, data: bytes):
+            at = data.find(b"Anna Meier")
+            return [Span(at, at + 10, "person", personal=True)] if at >= 0 else []
+
+    redacted = Redactor(KEY, names=OneName()).text("order of Anna Meier, password=hunter22", "a")
+    assert re.fullmatch(r"order of <redacted:person:\w{8}>, password=<redacted:password:\w{8}>", redacted)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from . import addresses, personal, structure
@@ -37,23 +37,26 @@ class _Looking:
 
     def at(self, text: bytes, depth: int) -> Iterator[Span]:
         """At a text, and at every text that is encoded in it."""
-        ours = [match.span() for match in matches(OURS, text)] if b"<redacted:" in text else []
         spans = [structure.find(text), gitleaks().find(text, self._place)]
         if self._with_personal:
             spans.append(personal.find(text))
-        for span in chain.from_iterable(spans):
-            if not ours or _is_new(text, span, ours):
-                yield span
+        yield from new_in(text, chain.from_iterable(spans))
         if depth < DEPTH_MAX:
             for view in views(text):
                 self._bytes_left -= len(view.text)
                 if self._bytes_left < 0:
                     return
-                for span in self.at(view.text, depth + 1):
-                    start, end = view.origin(span.start, span.end)
-                    carried = Span(start, end, span.rule, span.personal)
-                    if not ours or _is_new(text, carried, ours):
-                        yield carried
+                carried = (
+                    Span(*view.origin(span.start, span.end), span.rule, span.personal)
+                    for span in self.at(view.text, depth + 1)
+                )
+                yield from new_in(text, carried)
+
+
+def new_in(text: bytes, spans: Iterable[Span]) -> list[Span]:
+    """Those of the finds that hold more than tokens of ours."""
+    ours = [match.span() for match in matches(OURS, text)] if b"<redacted:" in text else []
+    return [span for span in spans if not ours or _is_new(text, span, ours)]
 
 
 def _is_new(text: bytes, span: Span, ours: list[tuple[int, int]]) -> bool:

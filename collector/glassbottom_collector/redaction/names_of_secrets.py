@@ -137,6 +137,7 @@ _PLACEHOLDER = re.compile(
     rb"|\[(?:secret|protected|password|token)\]|your[-_ ].*|<[^<>]{0,60}>"
     rb"|(?-i:\$[A-Z_][A-Z0-9_]*|%[A-Z_]+%)|\$\d|\$\{[^{}]*\}|\$\{\{.*\}\}|\{\{.*\}\}|\{[a-z_.]*\}|%s|%\(\w+\)s|\$\(.*|`[^`]*`)"
 )
+_SAME_SIGN = re.compile(rb"(.)\1{7}")  # `ghp_xxxxxxxxxxxx`; by chance in one of 10**11 random tokens
 _SAID_OF = frozenset(
     b"required invalid missing incorrect wrong expired empty accepted rejected failed failure failing error unknown "
     b"denied valid changed updated reset set unset ok success successful authentication mismatch mismatched must "
@@ -180,4 +181,4 @@ def is_secret(value: bytes, rule: str, strength: Strength, name: bytes, *, quote
     if rule in ("session", "signature"):
         # A short or small one is a counter: `sessionid: 0x14ede63a5a70002` of ZooKeeper.
         return len(bare) >= 16 and not bare.startswith(b"0x") and len(bare.split()) == 1
-    return len(bare) >= 4 and not (len(bare) >= 12 and entropy(bare) < ENTROPY_MIN)
+    return len(bare) >= 4 and not (len(bare) >= 12 and (entropy(bare) < ENTROPY_MIN or _SAME_SIGN.search(bare)))

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from . import addresses, sql
-from .finding import found
+from .finding import found, new_in
+from .names import Names
 from .names_of_secrets import is_secret, promised
 from .spans import Span, literal, matches, pattern, settled
 from .tokens import OURS, Tokens
@@ -33,16 +34,25 @@ class Redactor:
     key: at least 16 bytes; the same key gives the same tokens. It never belongs into an archive.
     personal: whether personal data goes as well. addresses: whether IP addresses are mapped.
     known: values that are known to be secret, such as the collector's own passwords; they go wherever they stand.
+    names: finds names of people and places as well, see redaction.names. What a model finds it may not find again, so
+    with it redacting twice can take out more.
     """
 
     def __init__(
-        self, key: bytes, *, personal: bool = True, map_addresses: bool = True, known: Iterable[str] = ()
+        self,
+        key: bytes,
+        *,
+        personal: bool = True,
+        map_addresses: bool = True,
+        known: Iterable[str] = (),
+        names: Names | None = None,
     ) -> None:
         """Raises ValueError for a key that is too short."""
         self._tokens = Tokens(key)
         self._personal = personal
         self._addresses = map_addresses
         self._known = any_of(known)
+        self._names = names
         self._lock = threading.Lock()
         self._ledger: dict[tuple[str, str, int], list[int]] = {}
         self._left_out: dict[str, list[int]] = {}
@@ -97,11 +107,10 @@ class Redactor:
         return data
 
     def _found(self, data: bytes, place: str) -> list[Span]:
-        if self._known is not None:
-            known = [Span(match.start(), match.end(), "known") for match in matches(self._known, data)]
-            if known:
-                return settled(known + found(data, place, with_personal=self._personal, with_addresses=self._addresses))
-        return found(data, place, with_personal=self._personal, with_addresses=self._addresses)
+        spans = found(data, place, with_personal=self._personal, with_addresses=self._addresses)
+        known = [] if self._known is None else [Span(m.start(), m.end(), "known") for m in matches(self._known, data)]
+        names = [] if self._names is None else new_in(data, self._names.find(data))
+        return settled([*known, *spans, *names]) if known or names else spans
 
     def _replaced(self, data: bytes, spans: list[Span], place: str, line: int) -> tuple[bytes, list[int]]:
         """The text without these, and where tokens now are: an address that was mapped leaves its line as it was."""
