@@ -37,7 +37,8 @@ COLLECTOR_ARROWS: dict[str, set[str]] = {
     "redaction": {"errors"},
     "logs": PLAIN,
     "incident.parts": set(),
-    "incident": PLAIN | {"incident.parts"},
+    # What it brings of its own it asks as the API does: of a Reader, judged by leaks, timing and findings.
+    "incident": PLAIN | {"incident.parts", "storage", "leaks", "timing", "findings"},
     "database": PLAIN | {"incident.parts", "redaction"},
     "sample": PLAIN | {"incident.parts", "database"},
     "archive": PLAIN | {"config", "storage", "incident.parts"},
