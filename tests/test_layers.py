@@ -54,7 +54,7 @@ COLLECTOR_ARROWS: dict[str, set[str]] = {
     | {"wire", "config", "storage", "storage.embedded", "captures", "ingest", "api", "__init__"}
     | {"incident", "redaction", "sources"},
 }
-AGENT_PLAIN = {"_clock", "_config", "_errors", "_greenlets", "_guard", "_log", "_threads", "_identity"}
+AGENT_PLAIN = {"_clock", "_config", "_errors", "_greenlets", "_guard", "_log", "_threads", "_identity", "_redact"}
 AGENT_ARROWS: dict[str, set[str]] = {
     "wire": set(),
     "_errors": set(),
@@ -65,11 +65,16 @@ AGENT_ARROWS: dict[str, set[str]] = {
     "bootstrap": {"__init__", "_agent", "_switch", "_log"},
     "_threads": AGENT_PLAIN,
     "_identity": AGENT_PLAIN,
+    "_redact": set(),
+    # The state of a process: lines it has logged, what it tells of itself, and who asks for it from outside.
+    "logs": set(),
+    "_describe": AGENT_PLAIN,
+    "_signal": AGENT_PLAIN | {"wire"},
     "_guard": AGENT_PLAIN,
     "_fork": AGENT_PLAIN | {"_agent", "transport"},
     "_config": {"_errors", "_log"},
     "control": AGENT_PLAIN | {"wire", "captures"},
-    "captures": AGENT_PLAIN | {"wire", "_native", "probes", "__init__"},
+    "captures": AGENT_PLAIN | {"wire", "_native", "probes", "logs", "_describe", "__init__"},
     "probes": AGENT_PLAIN | {"wire", "_native", "_profile", "spans", "transport.queue", "transport.encode"},
     "transport": AGENT_PLAIN | {"wire", "control", "transport.queue", "transport.encode"},
     "transport.queue": AGENT_PLAIN | {"transport.encode"},
@@ -94,8 +99,11 @@ AGENT_ARROWS: dict[str, set[str]] = {
         "transport.encode",
         "control",
         "captures",
+        "logs",
+        "_describe",
+        "_signal",
     },
-    "__init__": {"_agent", "_config", "_errors", "_profile", "_switch", "spans"},
+    "__init__": {"_agent", "_config", "_describe", "_errors", "_profile", "_switch", "spans"},
 }
 # One module may do what its package may not; each with its reason.
 EXCEPTIONS = {

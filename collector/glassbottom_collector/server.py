@@ -45,6 +45,7 @@ from .config import MESSAGE_BYTES_MAX, CollectorConfig, ListenConfig, is_loopbac
 from .errors import CollectorError, ConfigError
 from .incident.capture import Incidents
 from .incident.store import IncidentStore, Limits
+from .incident.triggers import Conditions, Triggers
 from .ingest.captures import CaptureRelay
 from .ingest.limits import IngestCounters
 from .ingest.service import Ingest
@@ -94,6 +95,7 @@ class Collector:
     relay: CaptureRelay
     dumps: StoredDumps
     incidents: Incidents
+    triggers: Triggers
     health: Any  # grpc_health.v1.health.aio.HealthServicer, which its stubs do not know
 
     async def stop(self) -> None:
@@ -101,6 +103,7 @@ class Collector:
         await self.health.enter_graceful_shutdown()
         self.store.hurry()
         self.relay.stop()
+        self.triggers.stop()
         await self.ingest.drain(DRAIN_S)
         await self.server.stop(STOP_S)
         self.captures.close()
@@ -123,13 +126,14 @@ async def start(config: CollectorConfig, store: EmbeddedStore, clock_ns: Callabl
     captures = CaptureStore(config.storage.path / "captures", config.captures, clock_ns)
     relay = CaptureRelay(captures, registry, counters, clock_ns)
     dumps = StoredDumps(captures)
-    ingest = Ingest(store.writer, registry, config.ingest, counters, relay, store.full, clock_ns)
     incidents = _incidents(config, store, registry, captures, relay, clock_ns)
+    triggers = Triggers(incidents, store.reader, registry, _conditions(config), clock_ns)
+    ingest = Ingest(store.writer, registry, config.ingest, counters, relay, store.full, triggers.call, clock_ns)
 
     def statistics() -> StoreStatistics:
         stored = store.statistics()
         values = {**stored.values, **ingest.statistics(), **captures.statistics(), **dumps.statistics()}
-        values |= incidents.statistics()
+        values |= incidents.statistics() | triggers.statistics()
         return StoreStatistics(values, stored.problems)
 
     server = grpc.aio.server(options=_OPTIONS)
@@ -150,8 +154,22 @@ async def start(config: CollectorConfig, store: EmbeddedStore, clock_ns: Callabl
     for service in ("", INGEST_SERVICE, QUERY_SERVICE, CONTROL_SERVICE):
         await health_servicer.set(service, _serving(True))
     relay.start()
+    triggers.start()
     await server.start()
-    return Collector(address, server, store, ingest, registry, captures, relay, dumps, incidents, health_servicer)
+    return Collector(
+        address, server, store, ingest, registry, captures, relay, dumps, incidents, triggers, health_servicer
+    )
+
+
+def _conditions(config: CollectorConfig) -> Conditions:
+    chosen = config.incidents
+    return Conditions(
+        on_leak=chosen.on_leak,
+        p95_ms=chosen.on_slo_p95_ms,
+        error_ratio=chosen.on_slo_error_ratio,
+        on_signal=chosen.on_signal,
+        check_every_s=chosen.check_every_s,
+    )
 
 
 def _incidents(

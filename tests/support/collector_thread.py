@@ -65,6 +65,7 @@ class CollectorThread:
             self.collector.captures.statistics(),
             self.collector.dumps.statistics(),
             self.collector.incidents.statistics(),
+            self.collector.triggers.statistics(),
         )
         return {name: value for part in parts for name, value in part.items()}
 

@@ -128,6 +128,7 @@ class IngestCounters(Counter[str]):
         "commands_sent_total",
         "capture_pieces_total",
         "capture_pieces_refused_total",
+        "incident_calls_total",
     )
 
     def __init__(self) -> None:

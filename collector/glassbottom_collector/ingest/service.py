@@ -31,6 +31,7 @@ HELLO_WAIT_S = 10.0
 RETRY_AFTER_FULL_MS = 5_000
 RETRY_AFTER_ERROR_MS = 1_000
 INLINE_BYTES_MAX = 128 * 1024
+REASON_CHARACTERS_MAX = 100
 """Larger bodies are decoded in a thread, so that one agent's first snapshot does not hold up the others."""
 
 _KNOWN_STREAMS = frozenset(
@@ -58,6 +59,7 @@ class Ingest(ingest_pb2_grpc.IngestServiceServicer):
         counters: IngestCounters,
         captures: CaptureRelay,
         full: Callable[[], str] = str,
+        call: Callable[[str, str, str], None] = lambda _service, _instance_id, _reason: None,
         clock_ns: Callable[[], int] = time.time_ns,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -66,6 +68,7 @@ class Ingest(ingest_pb2_grpc.IngestServiceServicer):
         self._limits = limits
         self._counters = counters
         self._captures = captures
+        self._call = call
         self._full = full
         self._clock_ns = clock_ns
         self._clock_s = clock_s
@@ -239,6 +242,10 @@ class Ingest(ingest_pb2_grpc.IngestServiceServicer):
                     command.result.set_result(request.command_result)
             case "capture_chunk":
                 await self._captures.chunk(connection, request.capture_chunk)
+            case "incident_call":
+                process = connection.live.process
+                self._counters["incident_calls_total"] += 1
+                self._call(process.service, process.instance_id, request.incident_call.reason[:REASON_CHARACTERS_MAX])
             case "hello":
                 connection.end(grpc.StatusCode.INVALID_ARGUMENT, "Hello comes once, as the first message.")
             case _:
