@@ -73,6 +73,28 @@ def test_after_a_noun_that_names_things_two_are_enough() -> None:
     }
 
 
+def test_after_a_noun_a_verb_is_no_name() -> None:
+    assert len(templates(["task failed after 3 tries", "task ended after 3 tries"])) == 2
+
+
+def test_a_plain_word_is_no_number() -> None:
+    assert len(templates(["connection closed by 10.0.0.7", "connection closed by peer"])) == 2
+
+
+def test_a_host_is_a_host_in_whatever_order_they_come() -> None:
+    """A name alone does not look like a value; beside names that do it is one."""
+    names = ["lookup of mail.example.org failed", "lookup of h64-187-1-131.example.org failed"]
+    assert templates(names) == templates(names[::-1]) == {"lookup of <*> failed": 2}
+
+
+def test_a_person_is_a_value_even_when_nobody_else_comes() -> None:
+    assert templates(["session closed for user ann"]) == {"session closed for user <*>": 1}
+
+
+def test_what_stands_in_quotes_is_a_value_once_it_changes() -> None:
+    assert templates(["unknown column 'price' here", "unknown column 'total' here"]) == {"unknown column '<*>' here": 2}
+
+
 def test_states_in_capitals_stay_apart() -> None:
     assert len(templates(["moved from NEW to RUNNING", "moved from NEW to FAILED", "moved from NEW to KILLED"])) == 3
 

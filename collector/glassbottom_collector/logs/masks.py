@@ -51,11 +51,11 @@ _FORMS = re.compile(
   | (?P<ip>(?:(?<![\w.])/)?(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.-]|\.\d))
   | (?P<ip6>(?<![\w:])(?:[0-9a-fA-F]{0,4}:){3,7}[0-9a-fA-F]{1,4}(?![\w:]))
   | (?P<path>(?<![\w/.)>\]])(?:~|\.{1,2})?/[\w.@%+~*$-]+(?:/[\w.@%+~*$:=-]*)*(?<![.:])|(?<!\w)[A-Za-z]:\\[^\s"'|,;]*)
-  | (?P<hex>(?<![0-9A-Za-z])(?:0[xX][0-9a-fA-F]+|(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{8,}
-      |(?=[A-F]*\d)(?=\d*[A-F])[0-9A-F]{8,}|(?<=@)[0-9a-f]{4,})(?![0-9A-Za-z]))
   | (?P<host>(?<![\w.$-])(?:(?=[\w.-]*[\d-][\w-]*[./:])[A-Za-z][\w-]*(?:\.[\w-]+)*|[A-Za-z][\w-]*(?:\.[\w-]+)+)
       (?=:\d+\b|/\d{1,3}\.\d{1,3}\.)
       |(?<![\w.$-])(?=[\w.-]*[.-]\d|\d|\w*\d{3})[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.[a-z]{2,6}(?![\w.$-]))
+  | (?P<hex>(?<![0-9A-Za-z])(?:0[xX][0-9a-fA-F]+|(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{8,}
+      |(?=[A-F]*\d)(?=\d*[A-F])[0-9A-F]{8,}|(?<=@)[0-9a-f]{4,})(?![0-9A-Za-z]))
   | (?P<id>(?<![A-Za-z0-9_$])(?:[A-Za-z_]\w*_-?\d+\w*|_\d\w*|[A-Za-z_]\w*\d{3}\w*|[A-Za-z]\w*\d[A-Za-z]+\d\w*))
   | (?P<number>(?<![A-Za-z0-9_])[-+]?\d+(?:[.,]\d+)*(?:[A-Za-z_]\w*)?%?)
   | (?P<bool>(?<![\w-])(?:[Tt]rue|[Ff]alse|TRUE|FALSE)(?![\w-]))
@@ -82,10 +82,18 @@ def _mark(match: re.Match[str]) -> str:
     return match[kind] + URL if kind == "scheme" else _MARK_OF[kind]
 
 
+# The two forms that make most words of a log new, for which all others need not be tried.
+_COMMON = re.compile(r"(?:[A-Za-z]+_-?\d+|/?\d{1,3}(?:\.\d{1,3}){3}(?P<port>:\d+)?)(?P<end>[.,;:]?)")
+
+
 def masked_word(word: str) -> str:
     """A word with its values replaced by their marks."""
     if len(word) > WORD_CHARACTERS_MAX:
         return ANY
+    common = _COMMON.fullmatch(word)
+    if common:
+        mark = IDENTIFIER if word[0].isalpha() else ADDRESS
+        return f"{mark}:{NUMBER}{common['end']}" if common["port"] else mark + common["end"]
     return _FORMS.sub(_mark, word)
 
 

@@ -60,7 +60,12 @@ _UNITS = _UNITS_OF_SIZE.union(_UNITS_TEXT.split())
 _DATES_TEXT = "Mon Tue Wed Thu Fri Sat Sun Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec"
 _DATES = frozenset(_DATES_TEXT.split())
 _SLOT = "\ue00b"
+# In what a message is looked up by, a value known by its form; one known by its number is ANY.
+VALUE = NUMBER
 _WORDS_OF_A_SKELETON_MIN = 3
+# What is tried for a message that has not been seen: combinations of places, for one length, and names one by one.
+_WILD_PLACES_MAX = 64
+_NAMES_TRIED_MAX = 8
 _TOKEN = re.compile(r"[\ue000-\ue00a]|[^\W\d_]\w*(?:[.$-]\w+)*|\w+|[^\w\s]")
 _DIGITS = re.compile(r"\d+")
 
@@ -124,7 +129,8 @@ class Miner:
         self._words = Words()
         self._known: dict[str, Mined] = {}
         self._shapes: dict[tuple[str, ...], Mined] = {}
-        self._wild: dict[int, list[Mined]] = {}
+        # By length: places at which some pattern of that length has a value known by its number.
+        self._wild: dict[int, dict[tuple[int, ...], None]] = {}
         self._sides: dict[tuple[int, tuple[str, ...]], dict[str, Mined]] = {}
         self._number = 0
 
@@ -151,7 +157,7 @@ class Miner:
 
     def patterns(self) -> list[Mined]:
         """All patterns, in the order of their first message, those with the same words merged."""
-        self._merge_skeletons()
+        self._merge()
         return sorted(self._shapes.values(), key=lambda pattern: pattern.number)
 
     def state(self) -> dict[str, Any]:
@@ -216,20 +222,36 @@ class Miner:
     def _keep(self, pattern: Mined) -> None:
         self._shapes[pattern.shape] = pattern
         if ANY in pattern.shape:
-            self._wild.setdefault(len(pattern.shape), []).append(pattern)
+            places = tuple(place for place, text in enumerate(pattern.shape) if text == ANY)
+            known = self._wild.setdefault(len(pattern.shape), {})
+            if len(known) < _WILD_PLACES_MAX:
+                known[places] = None
 
     def _wildcard(self, shape: tuple[str, ...]) -> Mined | None:
-        """A pattern that has a value where shape has a word, and equals it everywhere else."""
-        for pattern in self._wild.get(len(shape), ()):
-            if all(ours in (theirs, ANY) for ours, theirs in zip(pattern.shape, shape, strict=True)):
-                return pattern
+        """A pattern that has a value where shape may have one, and equals it everywhere else.
+
+        A plain word is no number: `closed by peer` is not `closed by 10.0.0.1`. A name with dots or digits may be.
+        """
+        names = [place for place, text in enumerate(shape) if _is_word(text) and not text.isalpha()]
+        forms = [shape]
+        if names:
+            forms.append(_with(shape, names, VALUE))
+        if len(names) > 1:
+            forms += [_with(shape, [place], VALUE) for place in names[:_NAMES_TRIED_MAX]]
+        for form in forms:
+            if form is not shape and form in self._shapes:
+                return self._shapes[form]
+            for places in self._wild.get(len(shape), ()):
+                found = self._shapes.get(_with(form, places, ANY))
+                if found is not None:
+                    return found
         return None
 
     def _join_values(self, pattern: Mined) -> Mined:
         """Merges patterns that differ from this one at a single place, when that place has had enough values."""
         shape = pattern.shape
         for place, text in enumerate(shape):
-            if not _is_word(text):
+            if not (_is_word(text) or text == VALUE):
                 continue
             if len(self._sides) >= SIDES_MAX:
                 self._sides.clear()
@@ -255,19 +277,25 @@ class Miner:
         # The value may be the only difference that was left to others: look again with it masked.
         return self._join_values(joined) if len(parts) > 1 else joined
 
-    def _merge_skeletons(self) -> None:
-        """Merges patterns that say the same words in the same order."""
+    def _merge(self) -> None:
+        """Merges patterns that others, found later, would have taken in, and those with the same words in order."""
+        for pattern in sorted(self._shapes.values(), key=lambda one: one.number):
+            del self._shapes[pattern.shape]
+            wider = self._wildcard(pattern.shape)
+            if wider is None:
+                self._keep(pattern)
+            else:
+                wider.differs(pattern.texts)
+                wider.takes(pattern)
         by_words: dict[tuple[str, ...], Mined] = {}
         for pattern in sorted(self._shapes.values(), key=lambda one: (-one.count, one.number)):
             words = _skeleton(pattern)
-            if len(words) < _WORDS_OF_A_SKELETON_MIN or ANY not in pattern.shape:
+            if len(words) < _WORDS_OF_A_SKELETON_MIN or not any(map(_is_mark, pattern.shape)):
                 continue
             other = by_words.setdefault(words, pattern)
             if other is not pattern:
                 other.takes(pattern)
                 del self._shapes[pattern.shape]
-                if pattern in self._wild.get(len(pattern.shape), ()):
-                    self._wild[len(pattern.shape)].remove(pattern)
 
     def _forget(self) -> None:
         """Makes room: what few messages had, newest first."""
@@ -349,7 +377,7 @@ def _shape(texts: list[str], spaces: list[bool]) -> tuple[str, ...]:
     for place, text in enumerate(texts):
         before = texts[place - 1] if place else ""
         if _is_mark(text):
-            shape.append(ANY)
+            shape.append(ANY if text == ANY else VALUE)
         elif not text[0].isalpha():
             shape.append(text)
         elif before == "=" and not spaces[place]:
@@ -363,6 +391,14 @@ def _shape(texts: list[str], spaces: list[bool]) -> tuple[str, ...]:
         else:
             shape.append(text)
     return tuple(shape)
+
+
+def _with(shape: tuple[str, ...], places: Iterable[int], text: str) -> tuple[str, ...]:
+    """A shape with something else at some places."""
+    changed = list(shape)
+    for place in places:
+        changed[place] = text
+    return tuple(changed)
 
 
 def _values_needed(shape: tuple[str, ...], place: int, values: Iterable[str]) -> int:
