@@ -149,7 +149,7 @@ _CALL = re.compile(
 )
 _CODE = re.compile(
     rb"[A-Za-z_]+(?:\.[A-Za-z_]+)+|(?:[a-z_]+|(?:[A-Z][a-z]+)+)(?:\.[a-z_]+)*[(\[].*|[a-z_][a-z0-9_.]*\(\)[a-z.]*"
-    rb"|[A-Z][a-z]+[A-Z][A-Za-z]*",
+    rb"|[A-Z][a-z]+[A-Z][A-Za-z]*|(?:[A-Z][a-z]+)+\{.*|(?:[A-Za-z_$]+\.)*[A-Z][A-Za-z$]*@[0-9a-f]{1,8}",
     re.DOTALL,
 )
 
@@ -179,6 +179,7 @@ def is_secret(value: bytes, rule: str, strength: Strength, name: bytes, *, quote
     if bare.isalpha() and len(bare) < 8 and not quoted:
         return False
     if rule in ("session", "signature"):
-        # A short or small one is a counter: `sessionid: 0x14ede63a5a70002` of ZooKeeper.
-        return len(bare) >= 16 and not bare.startswith(b"0x") and len(bare.split()) == 1
+        # A short one, or one of digits alone, is a counter: `sessionid: 0x14ede63a5a70002` of ZooKeeper.
+        mixed = any(chr(sign).isdigit() for sign in bare) and any(chr(sign).isalpha() for sign in bare)
+        return len(bare) >= 16 and mixed and not bare.startswith(b"0x") and len(bare.split()) == 1
     return len(bare) >= 4 and not (len(bare) >= 12 and (entropy(bare) < ENTROPY_MIN or _SAME_SIGN.search(bare)))

@@ -153,35 +153,57 @@ _PLUS = pattern(rb"(?:\+[1-9]\d{0,2}[ .()/-]{0,3}|\b00[1-9]\d{0,2}[ .()/-]{1,3}|
 _NORTH_AMERICA = pattern(rb"(?:\b1[ .-])?(?:\(\d{3}\) ?|\b\d{3}[.-])\d{3}[.-]\d{4}")
 # Written as at home, so that nothing but the words around it tells what it is.
 _NUMBER = rb"(?:\(\d{1,5}\)[ -]?)?\d{1,10}(?:(?:[ ./-]|-?\(|\)-?)?\d{2,8}){0,5}"
-_SPOKEN_OF = pattern(
-    rb"(?i)(?:\b(?:tele)?(?:phone|fone|fon)(?:[ _-]?(?:number|no|nr))?|\btel|\bmobile?(?:[ _-]?(?:number|no|nr))?"
-    rb"|\bcell(?:phone)?|\bfax|\bcall(?:s|ing|ed)?|\bdial(?:l?ed|l?ing)?|\bsms|\b(?:messages?|texts?) (?:to|on|at)"
-    rb"|\bwhats ?app|\bhotline|\breach (?:me|us|him|her)|\bregistered(?: number)?|\bmy (?:new |old )?number"
-    rb"|\bcontact[ _-](?:no|number|me|us)|\bmsisdn)\b[^0-9\n(]{0,24}(" + _NUMBER + rb")"
+_PHONE_WORDS = pattern(
+    rb"(?i)(?:\b(?:tele)?(?:phone|fone|fon)(?:[ _-]?(?:number|no|nr))?|\btel|\bmobile(?:[ _-]?(?:number|no|nr))?"
+    rb"|\bcell(?:phone)?|\bfax|\bsms|\bwhats ?app|\bhotline|\bmsisdn"
+    rb"|\bcall (?:me|us|him|her|them) (?:at|on|under))"
+    rb"\b[^0-9\n(]{0,24}(" + _NUMBER + rb")"
+)
+# These words are said of much else: after them a number must be written in groups, as people write it.
+_PERHAPS_WORDS = pattern(
+    rb"(?i)(?:\bcall(?:s|ing|ed)?|\bdial(?:l?ed|l?ing)?|\b(?:messages?|texts?|texting) (?:to|on|at)|\bregistered"
+    rb"|\b(?:reach|contact|ring|text)(?:ing)? (?:me|us|him|her|them)|\bcontact[ _-](?:no|number)|\bnumber(?: is)?)"
+    rb"\b[^0-9\n(]{0,24}(" + _NUMBER + rb")"
 )
 _NAMED_AFTER = pattern(rb"(?i)(\(?\d" + _NUMBER + rb")[ \t,;]{0,3}\(?(?:office|fax|mobile|cell|home|work|phone|tel)\b")
+# As it is dialled within a country: a leading zero, then groups.
+_NATIONAL = pattern(rb"\b0[1-9]\d{0,3}(?: \d{2,4}){2,4}\b|\b0[1-9]\d{0,3}(?:-\d{3,4}){2}\b")
+_WITH_A_LEADING_ZERO = ("GB", "DE", "FR", "BE", "NL", "CH", "AT", "SE", "AU", "JP", "ZA", "FI")
 # Numbers of invented people (NANP 555-01xx); the masks of a sample of rows use them.
 _INVENTED = re.compile(rb"55501\d\d$")
 _NO_PHONE = re.compile(rb"\d{4}-\d{2}-\d{2}.*|\d{1,2}[./]\d{1,2}[./]\d{2,4}|\d{1,3}(?:\.\d{1,3}){3}|\d+\.\d+")
 
 
 def _phones(text: bytes) -> Iterator[Span]:
-    for kind, region in ((_PLUS, None), (_NORTH_AMERICA, "US")):
+    for kind, regions in ((_PLUS, (None,)), (_NORTH_AMERICA, ("US",)), (_NATIONAL, _WITH_A_LEADING_ZERO)):
         for match in matches(kind, text):
             start, end = match.span()
-            if _apart(text, start, end, _SIGNS_BEFORE, _SIGNS_AFTER) and _is_valid(match.group(), region):
+            if kind is _NATIONAL and _goes_on(text, start, end):
+                continue
+            if _apart(text, start, end, _SIGNS_BEFORE, _SIGNS_AFTER) and any(
+                _is_valid(match.group(), region) for region in regions
+            ):
                 yield Span(start, end, "phone", personal=True)
-    for kind in (_SPOKEN_OF, _NAMED_AFTER):
+    for kind in (_PHONE_WORDS, _PERHAPS_WORDS, _NAMED_AFTER):
         for match in matches(kind, text):
             start, end = match.span(1)
-            digits = re.sub(rb"\D", b"", match.group(1))
+            value = match.group(1)
+            digits = re.sub(rb"\D", b"", value)
             if (
                 7 <= len(digits) <= 13
+                and (kind is _PHONE_WORDS or len(value) > len(digits))
                 and not _INVENTED.search(digits)
-                and not _NO_PHONE.fullmatch(match.group(1))
+                and not _NO_PHONE.fullmatch(value)
                 and _apart(text, start, end, _SIGNS_BEFORE, _SIGNS_AFTER)
             ):
                 yield Span(start, end, "phone", personal=True)
+
+
+def _goes_on(text: bytes, start: int, end: int) -> bool:
+    """Whether other digits stand a space away: then it is a piece of a row of numbers."""
+    return text[max(0, start - 2) : start - 1].isdigit() or (
+        text[end : end + 1] == b" " and text[end + 1 : end + 2].isdigit()
+    )
 
 
 def _is_valid(value: bytes, region: str | None) -> bool:

@@ -192,6 +192,8 @@ def _value_of(text: bytes, name: bytes, at: int) -> Iterator[Span]:
         return
     if not quoted and text[start : start + 1] in (b"{", b"(") and strength == "likely":
         return
+    if not quoted and strength == "likely" and text[start : start + 1] == b":":
+        return  # a name of C++ or Rust: `token::Kind`
     if not quoted and text[end - 1 : end] == b":" and text[at - 1 : at].isspace():
         return  # the next name of a nested mapping in YAML
     if is_secret(text[start:end], rule, strength, name, quoted=quoted):
