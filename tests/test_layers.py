@@ -38,7 +38,7 @@ COLLECTOR_ARROWS: dict[str, set[str]] = {
     "logs": PLAIN,
     "incident.parts": set(),
     # What it brings of its own it asks as the API does: of a Reader, judged by leaks, timing and findings.
-    "incident": PLAIN | {"incident.parts", "storage", "leaks", "timing", "findings"},
+    "incident": PLAIN | {"incident.parts", "storage", "leaks", "timing", "findings", "logs"},
     "database": PLAIN | {"incident.parts", "redaction"},
     "sample": PLAIN | {"incident.parts", "database"},
     "archive": PLAIN | {"config", "storage", "incident.parts"},

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ..logs import Record, mine
 from ..model.live import InstanceLive
 from .bundle import segment
 from .from_store import Live
@@ -39,19 +40,19 @@ PATTERNS_MAX = 500
 
 Order = Callable[[str, float], bytes]
 """(instance id, deadline of time.monotonic()): the file with which a process answers. Raises CollectingError."""
-Mine = Callable[[Sequence[Mapping[str, Any] | str]], Any]
-"""Patterns of records ({"at_ns", "level", "logger", "message", "exception"}) and of plain lines; plain JSON."""
+Said = Mapping[str, Any] | str
+"""A record of a process, {"at_ns", "level", "logger", "message", "exception"}, or a line of a file."""
 
 
 @dataclass
 class Gathered:
     """What was logged, from everywhere, for who looks for patterns in it; bounded."""
 
-    records: list[Mapping[str, Any] | str] = field(default_factory=list)
+    records: list[Said] = field(default_factory=list)
     left_out: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, records: Sequence[Mapping[str, Any] | str]) -> None:
+    def add(self, records: Sequence[Said]) -> None:
         """Takes as many as there is room for, the latest of them."""
         with self._lock:
             room = RECORDS_MAX - len(self.records)
@@ -59,7 +60,7 @@ class Gathered:
             self.records.extend(kept)
             self.left_out += len(records) - len(kept)
 
-    def all(self) -> list[Mapping[str, Any] | str]:
+    def all(self) -> list[Said]:
         """A copy."""
         with self._lock:
             return list(self.records)
@@ -222,10 +223,11 @@ def last_lines(path: Path, lines_max: int = LINES_MAX, bytes_max: int = FILE_BYT
 
 @dataclass
 class PatternsCollector:
-    """Implements parts.Collector: what the logs say, how often; the last of its lane."""
+    """Implements parts.Collector: what the logs say, how often; the last of its lane. new_since_ns: patterns that were
+    not seen before are told as new, where a log reaches back beyond it."""
 
-    mine: Mine
     gathered: Gathered
+    new_since_ns: int | None = None
     budget_s: float = 6.0
     name: str = "logs.patterns"
     lane: str = LANE
@@ -234,26 +236,30 @@ class PatternsCollector:
         return [Planned("patterns of what the logs brought", "the collector", "collector")]
 
     def collect(self, sink: Sink, deadline_s: float) -> None:  # noqa: ARG002 - bounded by the number of records
-        records = self.gathered.all()
-        if not records:
+        said = self.gathered.all()
+        if not said:
             sink.note("There are no patterns: no process and no file brought a log.")
             return
-        found = list(self.mine(records))
+        found = mine((one if isinstance(one, str) else _as_record(one) for one in said), self.new_since_ns)
         if self.gathered.left_out:
             sink.note(f"{self.gathered.left_out} more records were left out of the patterns.")
         if len(found) > PATTERNS_MAX:
             sink.note(f"The {PATTERNS_MAX} most frequent of {len(found)} patterns are listed.")
         document = {
             "schema": "glassbottom.incident.patterns/1",
-            "records": len(records),
+            "said": len(said),
             "patterns_total": len(found),
-            "patterns": plain(found[:PATTERNS_MAX]),
+            "patterns": [plain(one.as_json()) for one in found[:PATTERNS_MAX]],
         }
         sink.json("logs/patterns.json", document, node="the collector", role="collector")
 
 
+def _as_record(told: Mapping[str, Any]) -> Record:
+    return Record(told["message"], told["at_ns"], told["level"].upper(), told["logger"], told["exception"])
+
+
 def collectors(
-    service: str, live: Live, order: Order, *, log_files: Sequence[Path] = (), mine: Mine | None = None
+    service: str, live: Live, order: Order, *, log_files: Sequence[Path] = (), new_since_ns: int | None = None
 ) -> list[AgentsCollector | LogFilesCollector | PatternsCollector]:
     """Those that apply, in the order in which they have to run."""
     gathered = Gathered()
@@ -262,6 +268,5 @@ def collectors(
     ]
     if log_files:
         found.append(LogFilesCollector(log_files, gathered))
-    if mine is not None:
-        found.append(PatternsCollector(mine, gathered))
+    found.append(PatternsCollector(gathered, new_since_ns))
     return found
