@@ -52,7 +52,7 @@ from .ingest.service import Ingest
 from .ingest.sessions import Registry
 from .redaction import Redactor
 from .redaction.scan import scan
-from .sources import ServiceSources, StateOrders, new_key, read_key
+from .sources import LiveElsewhere, ServiceSources, StateOrders, new_key, read_key
 from .storage import StoreStatistics
 from .storage.embedded import EmbeddedStore
 
@@ -126,8 +126,9 @@ async def start(config: CollectorConfig, store: EmbeddedStore, clock_ns: Callabl
     captures = CaptureStore(config.storage.path / "captures", config.captures, clock_ns)
     relay = CaptureRelay(captures, registry, counters, clock_ns)
     dumps = StoredDumps(captures)
-    incidents = _incidents(config, store, registry, captures, relay, clock_ns)
-    triggers = Triggers(incidents, store.reader, registry, _conditions(config), clock_ns)
+    live = LiveElsewhere(registry, asyncio.get_running_loop())
+    incidents = _incidents(config, store, live, captures, relay, clock_ns)
+    triggers = Triggers(incidents, store.reader, live.instances, _conditions(config), clock_ns)
     ingest = Ingest(store.writer, registry, config.ingest, counters, relay, store.full, triggers.call, clock_ns)
 
     def statistics() -> StoreStatistics:
@@ -175,7 +176,7 @@ def _conditions(config: CollectorConfig) -> Conditions:
 def _incidents(
     config: CollectorConfig,
     store: EmbeddedStore,
-    registry: Registry,
+    live: LiveElsewhere,
     captures: CaptureStore,
     relay: CaptureRelay,
     clock_ns: Callable[[], int],
@@ -186,7 +187,7 @@ def _incidents(
     kept = IncidentStore(config.storage.path / "incidents", limits, clock_ns)
     key = read_key(chosen.key_file)
     states = StateOrders(relay, captures, asyncio.get_running_loop(), clock_ns)
-    sources = ServiceSources(config, store.reader, registry, states, store.take_out)
+    sources = ServiceSources(config, store.reader, live, states, store.take_out)
 
     def redactor() -> Redactor:
         return Redactor(key or new_key(), map_addresses=chosen.map_addresses)

@@ -16,18 +16,21 @@ from .archive.rows import RowsCollector, TakenOut
 from .captures import CaptureStore
 from .config import CollectorConfig, DatabaseConfig
 from .errors import CollectorError, ConfigError
+from .incident import from_agents, from_store
 from .incident.assemble import Subject
 from .incident.bundle import Redactor as Harmless
 from .incident.capture import Check
+from .incident.metrics import MetricsCollector
 from .incident.parts import CollectingError, Collector
 from .model.capture import ORDERED, CaptureOrders, CaptureRow
-from .model.live import LiveInstances
+from .model.live import InstanceLive, LiveInstances
 from .model.process import Span
 from .storage import Reader
 
 KEY_BYTES_MIN = 32
 STATE_BYTES_MAX = 16 << 20
 LEASE_S = 60.0
+LIVE_WAIT_S = 5.0
 
 
 def read_key(path: Path | None) -> bytes | None:
@@ -46,6 +49,26 @@ def read_key(path: Path | None) -> bytes | None:
 def new_key() -> bytes:
     """A key for one archive, forgotten with it."""
     return secrets.token_bytes(KEY_BYTES_MIN)
+
+
+class LiveElsewhere:
+    """What is connected, asked from another thread than the event loop's, whose registry it is."""
+
+    def __init__(self, live: LiveInstances, loop: asyncio.AbstractEventLoop) -> None:
+        self._live = live
+        self._loop = loop
+
+    def instances(self) -> Sequence[InstanceLive]:
+        """Nothing when the event loop is too busy, or gone."""
+        future = asyncio.run_coroutine_threadsafe(self._now(), self._loop)
+        try:
+            return future.result(LIVE_WAIT_S)
+        except TimeoutError:
+            future.cancel()
+            return ()
+
+    async def _now(self) -> Sequence[InstanceLive]:
+        return list(self._live.instances())
 
 
 class StateOrders:
@@ -113,7 +136,7 @@ class ServiceSources:
         self,
         config: CollectorConfig,
         reader: Reader,
-        live: LiveInstances,
+        live: LiveElsewhere,
         order_state: Callable[[str, str, float], bytes],
         take_out: Callable[[str, Span], TakenOut],
     ) -> None:
@@ -132,8 +155,17 @@ class ServiceSources:
     ) -> Sequence[Collector]:
         """In the order in which they should begin."""
         within = Span(subject.from_ns, subject.to_ns)
-        found: list[Collector] = [RowsCollector(subject.service, within, self._take_out)]
-        return found
+        return [
+            *from_agents.collectors(
+                subject.service,
+                self._live.instances,
+                lambda instance_id, deadline_s: self._order_state(subject.service, instance_id, deadline_s),
+                log_files=[Path(path) for path in self._config.incidents.log_files],
+            ),
+            MetricsCollector(self._reader, subject.service, within),
+            *from_store.collectors(self._reader, self._live.instances, subject.service, within),
+            RowsCollector(subject.service, within, self._take_out),
+        ]
 
     def examine(self, service: str) -> Sequence[Check]:  # noqa: ARG002 - likewise
         """Databases, each in turn."""

@@ -29,14 +29,12 @@ class Instance:
     connected: bool
 
 
-class Connected:
-    """What is connected: one service, and one that was."""
-
-    def instances(self) -> list[Instance]:
-        return [
-            Instance(Process("checkout", "a", 1, 0), connected=True),
-            Instance(Process("gone", "b", 2, 0), connected=False),
-        ]
+def connected() -> list[Instance]:
+    """One service is, and one was."""
+    return [
+        Instance(Process("checkout", "a", 1, 0), connected=True),
+        Instance(Process("gone", "b", 2, 0), connected=False),
+    ]
 
 
 HOUR = np.arange(0.0, 3600.0, 30.0)
@@ -120,7 +118,7 @@ def test_a_signal_captures_at_once_and_the_next_ones_are_held_back_and_counted(c
 
 def test_a_breach_that_lasts_is_captured_once(collector: CollectorThread) -> None:
     incidents = collector.collector.incidents
-    triggers = Triggers(incidents, collector.store.reader, Connected(), Conditions(p95_ms=400))  # type: ignore[arg-type]
+    triggers = Triggers(incidents, collector.store.reader, connected, Conditions(p95_ms=400))  # type: ignore[arg-type]
     triggers.check()
     triggers.check()
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ..leaks.detector import find_leaks
 from ..model.incident import LEAK, SIGNAL, SLO
 from ..model.leak import Verdict
-from ..model.live import LiveInstances
+from ..model.live import InstanceLive
 from ..model.process import Span
 from ..model.timing import OperationKind
 from ..storage import Reader
@@ -89,13 +89,14 @@ def _of_requests(reader: Reader, service: str, now_ns: int, conditions: Conditio
 
 
 class Triggers:
-    """Owns one thread, which also carries out what signals ask for. start() and stop() from one thread."""
+    """Owns one thread, which also carries out what signals ask for. start() and stop() from one thread. live: what is
+    connected now, from any thread."""
 
     def __init__(
         self,
         incidents: Incidents,
         reader: Reader,
-        live: LiveInstances,
+        live: Callable[[], Sequence[InstanceLive]],
         conditions: Conditions,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -180,4 +181,4 @@ class Triggers:
             _log.exception("the incident of %s could not be captured", service)
 
     def _services(self) -> Sequence[str]:
-        return sorted({one.process.service for one in self._live.instances() if one.connected})[:SERVICES_MAX]
+        return sorted({one.process.service for one in self._live() if one.connected})[:SERVICES_MAX]
