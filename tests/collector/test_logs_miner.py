@@ -43,6 +43,7 @@ def templates(messages: list[str], miner: Miner | None = None) -> dict[str, int]
         ("uid=0", "uid=<num>"),
         ("core.2275", "core.<num>"),
         ("needed:true", "needed:<bool>"),
+        ("token=<redacted:jwt:f3a7>,", "token=<redacted:jwt:<hex>>,"),
         ("ssh2", "ssh2"),
         ("org.example.v2.Handler", "org.example.v2.Handler"),
         ("facade", "facade"),

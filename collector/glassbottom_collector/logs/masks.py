@@ -45,7 +45,8 @@ WORD_CHARACTERS_MAX = 512
 
 _FORMS = re.compile(
     r"""
-    (?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^\s"'<>\])},;|]*[^\s"'<>\])},;|.:]
+    (?P<redacted><redacted:[\w-]+:)[0-9a-f]+>
+  | (?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^\s"'<>\])},;|]*[^\s"'<>\])},;|.:]
   | (?P<uuid>(?<![0-9A-Za-z])[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}(?![0-9A-Za-z]))
   | (?P<mac>(?<![0-9A-Za-z:])(?:[0-9a-fA-F]{2}:){5,7}[0-9a-fA-F]{2}(?![0-9A-Za-z:]))
   | (?P<ip>(?:(?<![\w.])/)?(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.-]|\.\d))
@@ -79,6 +80,8 @@ _MARK_OF = {
 def _mark(match: re.Match[str]) -> str:
     kind = match.lastgroup
     assert kind is not None
+    if kind == "redacted":  # which secret it was makes no pattern; that there was one, and by which rule, is kept
+        return f"{match[kind]}{HEX}>"
     return match[kind] + URL if kind == "scheme" else _MARK_OF[kind]
 
 
