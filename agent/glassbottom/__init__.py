@@ -11,6 +11,7 @@ from ._errors import CollectorUnavailable, ConfigError, GlassbottomError
 
 TYPE_CHECKING = False  # typing's, without importing typing
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from ._config import (
@@ -35,6 +36,7 @@ __all__ = [
     "flush",
     "snapshot",
     "status",
+    "describe",
     "profile",
     "AsgiMiddleware",
     "WsgiMiddleware",
@@ -121,11 +123,28 @@ def status() -> dict[str, Any]:
 
     Keys: state ("running", "paused", "refused", "stopped", "off") of the heap sampler, reason (also of
     any other part that does not see all), service, instance_id, session_id, endpoint,
-    connected, collector (version, store_id, last_error), statistics (by name), probes_disabled (name to reason).
+    connected, collector (version, store_id, last_error), statistics (by name), probes_disabled (name to reason),
+    incident_signal (state and reason: whether SIGUSR2 asks the collector to capture an incident).
     """
     from . import _agent
 
     return _agent.status()
+
+
+def describe(name: str, function: Callable[[], object] | None) -> None:
+    """Registers what this process tells of itself under a name when its state is captured, such as feature flags.
+
+    function is called then and only then, in a thread of its own and for half a second at most. It returns a str, int,
+    float or bool, or a flat mapping of names to these; anything else is told by its type, an exception by its class.
+    Values go through the same search for secrets as everything else, but register nothing secret. The same name
+    replaces; None takes back. Raises ValueError for a name without characters or with more than 100, and beyond 64
+    names, TypeError for what cannot be called.
+
+    `glassbottom.describe("flags", lambda: {"new_checkout": flags.is_on("new_checkout")})`
+    """
+    from . import _describe
+
+    _describe.describe(name, function)
 
 
 def __getattr__(name: str) -> Any:

@@ -16,14 +16,15 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from . import _fork, _threads
+from . import _describe, _fork, _threads, logs
 from ._clock import Clock, SystemClock
-from ._config import Config, from_env
+from ._config import Config, from_env, settings
 from ._errors import ConfigError
 from ._greenlets import threads_replaced
 from ._guard import Guard
 from ._identity import Identity, identify
 from ._log import log
+from ._signal import IncidentSignal
 from ._switch import is_disabled
 from .captures.desk import Desk
 from .control import LABEL_CHARACTERS_MAX, Commands
@@ -144,6 +145,7 @@ def status() -> dict[str, Any]:
             "collector": {},
             "statistics": {},
             "probes_disabled": {},
+            "incident_signal": {"state": "off", "reason": off.reason},
         }
     return agent.status()
 
@@ -201,6 +203,7 @@ def _replace_after_fork(parent: Agent) -> None:
     global _current, _lock
     _lock = threading.Lock()
     _threads.reset_after_fork()
+    _describe.reset_after_fork()
     parent.sender.abandon()
     agent = Agent(parent.config, provisional=parent.provisional, connect=parent.connect, clock=parent.clock)
     _current = agent
@@ -236,6 +239,8 @@ class Agent:
             config.commands, self.clock, self._take_snapshot, self._desk.order, self.sender.answer
         )
         self._probes = probes(config, self.queue, self.clock, self.guard)
+        self._logs = logs.Ring(config.captures.log_records) if config.captures.log_records else None
+        self._signal = IncidentSignal(config.captures.incident_signal, self.sender.wake, self.clock.time_ns)
         self._due_s: dict[str, float] = {}
         self._snapshot_wanted = False
         self._asked: deque[_Asked] = deque()
@@ -253,6 +258,12 @@ class Agent:
             with self.guard.guarded(f"{probe.name}.start"):
                 probe.start()
             self._due_s[probe.name] = now_s + min(FIRST_READING_S, probe.interval_s)
+        if self._logs is not None:
+            with self.guard.guarded("logs.start"):
+                logs.install(self._logs)
+        with self.guard.guarded("signal.start"):
+            self._signal.start()
+        _describe.subject = self._subject
         state = self._sampler_state()
         if state.state == "refused":
             log().warning("glassbottom: the heap is not sampled. %s", state.reason)
@@ -282,6 +293,11 @@ class Agent:
             self._desk.stop(timeout_s)
 
     def stop_probes(self, timeout_s: float) -> None:
+        if self._logs is not None:
+            with self.guard.guarded("logs.stop"):
+                logs.uninstall(self._logs)
+        with self.guard.guarded("signal.stop"):
+            self._signal.stop()
         for probe in self._probes:
             with self.guard.guarded(f"{probe.name}.stop"):
                 probe.stop(max(timeout_s, 0.2))
@@ -395,7 +411,9 @@ class Agent:
         self._desk.acknowledge(ack)
 
     def pieces(self, now_s: float) -> tuple[Sequence[ingest_pb2.SessionRequest], float]:
-        return self._desk.pieces(now_s)
+        calls = self._signal.take(now_s)
+        pieces, next_s = self._desk.pieces(now_s)
+        return [*calls, *pieces], next_s
 
     def _take_snapshot(self, stored: Callable[[], None], lost: Callable[[str], None], label: str) -> str | None:
         heap = self._heap()
@@ -428,6 +446,29 @@ class Agent:
             },
             "statistics": self.statistics(),
             "probes_disabled": dict(self.guard.disabled),
+            "incident_signal": self._signal.state(),
+        }
+
+    def _subject(self) -> dict[str, Any]:
+        """What captures/state.py asks of us. In the thread of the capture."""
+        from . import __version__
+
+        # By name, for their modules may not be known here: one is imported with spans only, the other with asyncio.
+        probes: dict[str, Any] = {probe.name: probe for probe in self._probes}
+        spans, tasks = probes.get("spans"), probes.get("tasks")
+        status = self.status()
+        del status["session_id"]  # looks like a secret to whoever looks for secrets, and says nothing
+        return {
+            "agent": {"version": __version__, "status": status, "config": settings(self.config)},
+            "resource": {
+                "service.name": self.identity.service,
+                "service.instance.id": self.identity.instance_id,
+                "process.pid": self.identity.pid,
+                **self.identity.attributes,
+            },
+            "state_env": self.config.captures.state_env,
+            "open_spans": spans.open_spans.records if spans is not None else {},
+            "loops": tasks.known_loops() if tasks is not None else (),
         }
 
     def statistics(self) -> dict[str, float]:
@@ -452,6 +493,9 @@ class Agent:
             "probes_disabled": len(self.guard.disabled),
         }
         numbers.update(self._desk.statistics())
+        numbers.update(self._signal.statistics())
+        if self._logs is not None:
+            numbers.update(self._logs.statistics())
         for probe in self._probes:
             with self.guard.guarded(f"{probe.name}.statistics"):
                 numbers.update(probe.statistics())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,10 +18,12 @@ from ._log import log
 
 DEFAULT_ENDPOINT = "127.0.0.1:7411"
 UNKNOWN_SERVICE = "unknown_service:python"  # what OpenTelemetry prescribes where nobody said
-COMMANDS = ("snapshot", "dump_heap", "dump_memray", "dump_stacks", "dump_cpu", "gc_collect", "malloc_trim")
+COMMANDS = ("snapshot", "dump_heap", "dump_memray", "dump_stacks", "dump_cpu", "gc_collect", "malloc_trim", "state")
 """Everything a collector can ask for, by the names of `commands`."""
-COMMANDS_DEFAULT = ("snapshot", "dump_heap", "dump_stacks", "gc_collect")
+COMMANDS_DEFAULT = ("snapshot", "dump_heap", "dump_stacks", "gc_collect", "state")
 """Without those that slow the process down for as long as they run, or change what its allocator keeps."""
+INCIDENT_SIGNALS = ("", "SIGUSR1", "SIGUSR2")
+"""Those that have no meaning of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +168,31 @@ class ProfileConfig:
         _within("profile_hz", self.sample_hz, 0.1, 100, "samples a second")
 
 
+STATE_ENV = (
+    "OTEL_SERVICE_NAME",
+    "OTEL_RESOURCE_ATTRIBUTES",
+    "TZ",
+    "LANG",
+    "LC_ALL",
+    "PYTHON*",
+    "WEB_CONCURRENCY",
+    "GUNICORN_WORKERS",
+    "UVICORN_WORKERS",
+    "LOG_LEVEL",
+    "DJANGO_SETTINGS_MODULE",
+    "FLASK_ENV",
+    "FLASK_APP",
+    "ENVIRONMENT",
+    "MALLOC_ARENA_MAX",
+    "OMP_NUM_THREADS",
+    "KUBERNETES_NAMESPACE",
+    "POD_NAME",
+    "NODE_NAME",
+)
+"""Variables of the environment that the state of a process may tell. Always a list of what may, never of what may not:
+nobody knows the names of all secrets."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CapturesConfig:
     """Deep captures, which somebody asks for through the collector; `commands` says which are allowed.
@@ -174,15 +201,31 @@ class CapturesConfig:
         that is on a disk.
     bytes_max: Of one file.
     seconds_max: A capture watches no longer, whatever was asked for.
+    log_records: So many of the last records of `logging` are kept in memory for the state of the process, fewer when
+        they are longer than 1 KiB; 0 keeps none.
+    state_env: Names of the variables of the environment that the state may tell; one that ends in * stands for all
+        that begin so.
+    incident_signal: Where nobody else uses this signal, it asks the collector to capture the incident; "" leaves
+        signals alone.
     """
 
     directory: Path | None = None
     bytes_max: int = 1024 * 1024 * 1024
     seconds_max: float = 300.0
+    log_records: int = 1000
+    state_env: tuple[str, ...] = STATE_ENV
+    incident_signal: str = "SIGUSR2"
 
     def __post_init__(self) -> None:
         _within("capture_bytes_max", self.bytes_max, 1024, 1 << 40, "bytes")
         _within("capture_seconds_max", self.seconds_max, 1, 3600, "seconds")
+        _within("log_records", self.log_records, 0, 100_000, "records")
+        if "*" in self.state_env:
+            raise ConfigError("state_env holds *, which is the whole environment, secrets included; name what may go.")
+        if self.incident_signal not in INCIDENT_SIGNALS:
+            raise ConfigError(
+                f"incident_signal={self.incident_signal!r} cannot be taken; it may be SIGUSR1, SIGUSR2 or empty."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -329,6 +372,11 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def _signal(text: str) -> str:
+    """Also "off", for an environment in which an empty variable is hard to write."""
+    return "" if text.strip().lower() in ("", "0", "off", "none") else text.strip().upper()
+
+
 OPTIONS: dict[str, Option] = {
     "service": Option("", "service", str),
     "endpoint": Option("", "endpoint", str),
@@ -360,6 +408,9 @@ OPTIONS: dict[str, Option] = {
     "capture_dir": Option("captures", "directory", Path),
     "capture_bytes_max": Option("captures", "bytes_max", _integer),
     "capture_seconds_max": Option("captures", "seconds_max", _number),
+    "log_records": Option("captures", "log_records", _integer),
+    "state_env": Option("captures", "state_env", _names),
+    "incident_signal": Option("captures", "incident_signal", _signal),
     "queue_bytes_max": Option("transport", "queue_bytes_max", _integer),
     "heartbeat_interval_s": Option("transport", "heartbeat_interval_s", _number),
     "connect_delay_s": Option("transport", "connect_delay_s", _number),
@@ -425,6 +476,23 @@ def _assemble(values: Mapping[str, Any], attributes: Mapping[str, str]) -> Confi
         captures=CapturesConfig(**sections["captures"]),
         transport=TransportConfig(**sections["transport"], tls=TlsConfig(**sections["tls"])),
     )
+
+
+def settings(config: object) -> dict[str, Any]:
+    """Every setting by its name, as JSON knows values; sections within."""
+    found: dict[str, Any] = {}
+    for each in fields(config):  # type: ignore[arg-type]
+        value = getattr(config, each.name)
+        if is_dataclass(value):
+            value = settings(value)
+        elif isinstance(value, (frozenset, tuple)):
+            value = sorted(value) if isinstance(value, frozenset) else list(value)
+        elif isinstance(value, Mapping):
+            value = dict(value)
+        elif isinstance(value, Path):
+            value = str(value)
+        found[each.name] = value
+    return found
 
 
 def _known(name: str, shown: str) -> str:

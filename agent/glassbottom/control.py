@@ -93,6 +93,7 @@ KINDS = {
     "dump_cpu": ingest_pb2.COMMAND_KIND_DUMP_CPU,
     "gc_collect": ingest_pb2.COMMAND_KIND_GC_COLLECT,
     "malloc_trim": ingest_pb2.COMMAND_KIND_MALLOC_TRIM,
+    "state": ingest_pb2.COMMAND_KIND_STATE,
 }
 """Every command, by the name used in the configuration."""
 

@@ -79,6 +79,7 @@ KINDS = {
     "dump_cpu": ("pyspy", "CpuCapture"),
     "gc_collect": ("collect", "CollectCapture"),
     "malloc_trim": ("trim", "TrimCapture"),
+    "state": ("state", "StateCapture"),
 }
 """Every kind by its name in GLASSBOTTOM_COMMANDS: the module of this package and the class."""
 

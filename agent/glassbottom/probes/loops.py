@@ -147,6 +147,10 @@ class Loops:
         self._forget_gone()
         return [loop for beat in list(self._beats.values()) if (loop := beat.loop()) is not None]
 
+    def known(self) -> list[AbstractEventLoop]:
+        """The same from any thread: those that are gone are only left out, and forgotten by the others."""
+        return [loop for beat in list(self._beats.values()) if (loop := beat.loop()) is not None]
+
     def end(self) -> None:
         """Every heartbeat ends at its next beat."""
         self.is_beating = False

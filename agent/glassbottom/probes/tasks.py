@@ -28,6 +28,8 @@ from .operations import COROUTINE, STEP, Key, OperationsProbe, Sums
 from .thread_names import thread_name
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
     from .._native import BlockRow, StepRow
     from .steps import Steps
     from .tasks_watch import Watch
@@ -194,6 +196,10 @@ class TasksProbe:
             )
 
     # How it is
+
+    def known_loops(self) -> list[AbstractEventLoop]:
+        """Loops that were met and are not gone. From any thread."""
+        return self._watch.loops.known() if self._watch is not None else []
 
     def state(self) -> ProbeState:
         return self._state

@@ -6,6 +6,7 @@
   cpu      where every thread spends its time for a while
   gc       collect garbage now, and tell what that freed
   trim     give free memory of the C allocator back, and tell how much that was
+  state    how the process is now: configuration, packages, threads, tasks, the last lines it logged, as JSON
 
 Only one is done at a time in a process, and only what its own configuration allows (GLASSBOTTOM_COMMANDS). It is called
 off when you press Ctrl-C, unless you --detach, and ends with its lease in any case. The file stays with the collector,
@@ -43,6 +44,7 @@ WHAT = {
     "cpu": "COMMAND_KIND_DUMP_CPU",
     "gc": "COMMAND_KIND_GC_COLLECT",
     "trim": "COMMAND_KIND_MALLOC_TRIM",
+    "state": "COMMAND_KIND_STATE",
 }
 UNITS = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-KINDS = ("dump_heap", "dump_memray", "dump_stacks", "dump_cpu", "gc_collect", "malloc_trim")
+KINDS = ("dump_heap", "dump_memray", "dump_stacks", "dump_cpu", "gc_collect", "malloc_trim", "state")
 """By the names an agent allows them under."""
 
 ORDERED = "ordered"
