@@ -16,6 +16,7 @@ from glassbottom_collector.cli import main
 
 from tests.support.cli import Cli
 from tests.support.collector_thread import CollectorThread, collector_thread
+from tests.support.schemas import validate_strictly
 from tests.support.store_agent import HEAP, OPERATIONS, S, StoreAgent, operation
 from tests.support.store_time import DEFINED, STACK, interval
 
@@ -62,6 +63,7 @@ def test_a_capture_writes_a_private_archive_here_and_says_what_became_of_every_p
     assert cli("capture", "OPS-2", "--service", "checkout", "--only", "collector", "-o", "json") == 0
 
     told = json.loads(cli.out)
+    validate_strictly(told, "capture")
     assert told["incident"]["issue"] == "OPS-2"
     assert told["incident"]["state"] == "stored"
     assert "collector.rows" in {one["name"] for one in told["collectors"] if one["state"] == "done"}
@@ -79,6 +81,22 @@ def test_a_dry_run_shows_what_would_be_read_and_captures_nothing(cli: Cli, colle
     assert "Nothing was read" in cli.out
     assert "rows of checkout" in cli.out
     assert collector.statistics()["incidents_kept"] == before
+
+
+def test_every_answer_is_what_its_schema_says(cli: Cli, archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for schema, line in {
+        "capture-plan": ("capture", "OPS-3", "--service", "checkout", "--dry-run"),
+        "incidents": ("capture", "--list"),
+        "doctor": ("doctor",),
+    }.items():
+        assert cli(*line, "-o", "json") == 0
+        validate_strictly(json.loads(cli.out), schema)
+    for schema, word in (("archive", "inspect"), ("archive-verify", "verify")):
+        _, out, _ = run(capsys, "archive", word, str(archive), "-o", "json")
+        document = json.loads(out)
+        assert document["schema"] == f"glassbottom.{schema}/1"
+        if schema == "archive-verify":
+            validate_strictly(document, schema)
 
 
 def test_what_was_captured_is_listed_and_can_be_fetched_again(cli: Cli, archive: Path, tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def _verify(args: argparse.Namespace) -> int:
         args,
         report,
         lambda: {
-            "schema": "glassbottom.archive_verify/1",
+            "schema": "glassbottom.archive-verify/1",
             "files": len(archive.files),
             "hits": [{"path": path, "line": line, "rule": rule} for path, line, rule in hits],
         },

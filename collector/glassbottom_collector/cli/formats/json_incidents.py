@@ -36,7 +36,7 @@ def captured(
 def planned(plans: Iterable[incident_pb2.PlannedCollector]) -> Document:
     """The document of `glassbottom capture --dry-run`."""
     return {
-        "schema": "glassbottom.capture_plan/1",
+        "schema": "glassbottom.capture-plan/1",
         "collectors": [
             {
                 "name": plan.name,
