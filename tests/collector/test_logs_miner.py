@@ -44,6 +44,8 @@ def templates(messages: list[str], miner: Miner | None = None) -> dict[str, int]
         ("core.2275", "core.<num>"),
         ("needed:true", "needed:<bool>"),
         ("token=<redacted:jwt:f3a7>,", "token=<redacted:jwt:<hex>>,"),
+        ("orders.py:61:", "orders.py:<num>:"),
+        ("retry-count:3", "retry-count:<num>"),
         ("ssh2", "ssh2"),
         ("org.example.v2.Handler", "org.example.v2.Handler"),
         ("facade", "facade"),
@@ -107,6 +109,12 @@ def test_what_follows_an_equals_sign_is_text_until_it_changes() -> None:
 
 def test_names_that_differ_in_their_digits_are_values() -> None:
     assert templates(["link eth0 is up", "link eth1 is up"]) == {"link <*> is up": 2}
+
+
+def test_two_names_with_digits_are_values_whatever_they_are_called() -> None:
+    assert templates(["no answer from [rack_A8] yet", "no answer from [spare_D6] yet"]) == {
+        "no answer from [<*>] yet": 2
+    }
 
 
 def test_two_places_with_many_words_become_two_values() -> None:

@@ -75,6 +75,22 @@ def test_a_chain_names_its_causes(tmp_path: Path) -> None:
     assert found.title == "RuntimeError in shop/orders.py:pay, from KeyError in shop/orders.py:total"
 
 
+def test_a_cause_that_was_never_raised_has_no_frames(tmp_path: Path) -> None:
+    found = fingerprint(raised_by(tmp_path, "raise RuntimeError('b') from ValueError('a')"))
+    assert found is not None
+    assert [(one.type, one.frames) for one in found.raised] == [
+        ("ValueError", ()),
+        ("RuntimeError", ("shop/orders.py:<module>",)),
+    ]
+
+
+def test_source_code_that_looks_like_a_group_is_source_code(tmp_path: Path) -> None:
+    program = "total = 1\nprice = (\n    None\n    + total\n    | total\n)\n"
+    found = fingerprint(raised_by(tmp_path, program))
+    assert found is not None
+    assert [one.type for one in found.raised] == ["TypeError"]
+
+
 def test_a_group_has_all_its_exceptions(tmp_path: Path) -> None:
     found = fingerprint(
         raised_by(

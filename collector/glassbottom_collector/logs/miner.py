@@ -17,7 +17,7 @@ Everything is bounded: Bounds says by what, and `forgotten_patterns` counts what
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,7 @@ SIDES_MAX = 65_536
 
 # How many different words at one place make it a value.
 VALUES_AFTER_A_NOUN = 2
+VALUES_WITH_DIGITS = 2
 VALUES = 6
 VALUES_IN_CAPITALS = 10
 
@@ -401,13 +402,15 @@ def _with(shape: tuple[str, ...], places: Iterable[int], text: str) -> tuple[str
     return tuple(changed)
 
 
-def _values_needed(shape: tuple[str, ...], place: int, values: Iterable[str]) -> int:
+def _values_needed(shape: tuple[str, ...], place: int, values: Collection[str]) -> int:
     """How many different words at a place make it a value."""
     before = shape[place - 1] if place else ""
     if before in {":", "="} and place > 1:
         before = shape[place - 2]
     if before.lower() in _NOUNS and not any(map(_is_no_name, values)):
         return VALUES_AFTER_A_NOUN
+    if sum(value[0] == _SLOT for value in values) >= VALUES_WITH_DIGITS:
+        return VALUES_WITH_DIGITS
     return VALUES_IN_CAPITALS if all(value.isupper() for value in values) else VALUES
 
 
@@ -417,11 +420,7 @@ def _is_no_name(word: str) -> bool:
 
 def _skeleton(pattern: Mined) -> tuple[str, ...]:
     """The words of a pattern that are neither values nor units, in order."""
-    return tuple(
-        text
-        for shape, text in zip(pattern.shape, pattern.texts, strict=True)
-        if shape[0].isalpha() and not _is_mark(text) and shape not in _UNITS
-    )
+    return tuple(text for text in pattern.texts if text[0].isalpha() and text not in _UNITS)
 
 
 def _is_mark(text: str) -> bool:

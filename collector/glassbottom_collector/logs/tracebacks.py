@@ -22,6 +22,12 @@ _RULE = re.compile(r"^\s*\+[-+]*-{8,}")
 _FRAME = re.compile(r'^\s+File "(?P<file>[^"]*)", line \d+(?:, in (?P<function>.+))?\s*$')
 # `module.Type: message` at the left edge; a line of a message can look alike, so only the first after frames counts.
 _TYPE = re.compile(r"^(?P<type>[^\W\d][\w.]*(?:\.<locals>\.[\w.]+)*)(?:: (?P<message>.*)|:)?\s*$")
+# What follows, after an empty line, is an exception even when it was never raised and has no frames.
+_ABOVE = (
+    "The above exception was the direct cause of the following exception:",
+    "During handling of the above exception, another exception occurred:",
+)
+_ERROR_NAME = re.compile(r"(?:Error|Exception|Warning|Interrupt|Exit|Group)$")
 _LIBRARY = re.compile(r"(?:^|/)(?:site-packages|dist-packages|lib/python\d[\d.]*)(?:/|$)|^<")
 
 
@@ -60,15 +66,19 @@ def fingerprint(traceback_text: str) -> Fingerprint | None:
     """What makes a traceback the same as another. None for a text in which no exception is found."""
     raised: list[Raised] = []
     frames: list[tuple[str, str]] = []
-    # A text that was cut at its beginning still has its frames.
-    expecting = False
+    # A cause that was only made, never raised, begins the text without a header.
+    first = _TYPE.match(traceback_text.partition("\n")[0])
+    expecting = first is not None and _ERROR_NAME.search(first["type"]) is not None
+    # Only there: a line of source code may begin with these signs as well.
+    grouped = "Exception Group Traceback" in traceback_text
     for line in traceback_text[-TRACEBACK_CHARACTERS_MAX:].splitlines():
-        if _RULE.match(line):
-            continue
-        if HEADER in line:
+        if grouped:
+            if _RULE.match(line):
+                continue
+            line = _GROUP.sub("", line)
+        if HEADER in line or line in _ABOVE:
             frames, expecting = [], True
             continue
-        line = _GROUP.sub("", line)
         match = _FRAME.match(line)
         if match:
             # Without a function it is where the text of a SyntaxError stands, which is no call.
@@ -80,10 +90,7 @@ def fingerprint(traceback_text: str) -> Fingerprint | None:
             raised.append(_raised(found["type"], found["message"] or "", frames))
             frames, expecting = [], False
     if not raised:
-        found = _TYPE.match(traceback_text.strip().partition("\n")[0])
-        if found is None or not re.search(r"(?:Error|Exception|Warning|Interrupt|Exit|Group)$", found["type"]):
-            return None
-        raised.append(_raised(found["type"], found["message"] or "", []))
+        return None
     said = "\n".join(f"{one.type}|{'>'.join(one.frames)}" for one in raised)
     return Fingerprint(hashlib.sha256(said.encode()).hexdigest()[:16], tuple(raised))
 
