@@ -47,7 +47,8 @@ COLLECTOR_ARROWS: dict[str, set[str]] = {
     | {"wire", "storage", "captures", "leaks", "timing", "findings", "heapdump", "recordings", "incident", "__init__"},
     # With server, the composition: which sources an incident has.
     "archived": PLAIN | {"archive", "config", "server", "storage.embedded"},
-    "sources": PLAIN | {"config", "storage", "captures", "redaction", "incident", "incident.parts", "archive"},
+    "sources": PLAIN
+    | {"config", "storage", "captures", "redaction", "incident", "incident.parts", "archive", "database", "sample"},
     "cli": {"wire", "pprof", "__init__"},
     "demo": {"cli", "wire", "errors", "__init__"},
     "server": PLAIN

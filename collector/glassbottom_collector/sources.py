@@ -9,7 +9,9 @@ import asyncio
 import secrets
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from .archive.rows import RowsCollector, TakenOut
@@ -21,7 +23,7 @@ from .incident.assemble import Subject
 from .incident.bundle import Redactor as Harmless
 from .incident.capture import Check
 from .incident.metrics import MetricsCollector
-from .incident.parts import CollectingError, Collector
+from .incident.parts import CollectingError, Collector, Planned, Sink
 from .model.capture import ORDERED, CaptureOrders, CaptureRow
 from .model.live import InstanceLive, LiveInstances
 from .model.process import Span
@@ -129,6 +131,21 @@ class StateOrders:
         return last
 
 
+@dataclass
+class Impossible:
+    """Stands for a source that cannot be asked, and says why."""
+
+    name: str
+    sentence: str
+    budget_s: float = 1.0
+
+    def plan(self) -> Sequence[Planned]:
+        raise CollectingError(self.sentence)
+
+    def collect(self, sink: Sink, deadline_s: float) -> None:  # noqa: ARG002 - it does nothing
+        raise CollectingError(self.sentence)
+
+
 class ServiceSources:
     """Implements incident.capture.Sources over everything that is configured."""
 
@@ -146,26 +163,42 @@ class ServiceSources:
         self._order_state = order_state
         self._take_out = take_out
 
-    def collectors(
-        self,
-        subject: Subject,
-        *,
-        activity: bool,  # noqa: ARG002 - of databases
-        redactor: Harmless,  # noqa: ARG002 - likewise
-    ) -> Sequence[Collector]:
+    @contextmanager
+    def collecting(self, subject: Subject, *, activity: bool, redactor: Harmless) -> Iterator[Sequence[Collector]]:
         """In the order in which they should begin."""
         within = Span(subject.from_ns, subject.to_ns)
-        return [
-            *from_agents.collectors(
-                subject.service,
-                self._live.instances,
-                lambda instance_id, deadline_s: self._order_state(subject.service, instance_id, deadline_s),
-                log_files=[Path(path) for path in self._config.incidents.log_files],
-            ),
-            MetricsCollector(self._reader, subject.service, within),
-            *from_store.collectors(self._reader, self._live.instances, subject.service, within),
-            RowsCollector(subject.service, within, self._take_out),
-        ]
+        with ExitStack() as stack:
+            databases: list[Collector] = []
+            for database in self._databases(subject.service):
+                databases += self._of_database(database, subject, activity, redactor, stack)
+            yield [
+                *databases,
+                *from_agents.collectors(
+                    subject.service,
+                    self._live.instances,
+                    lambda instance_id, deadline_s: self._order_state(subject.service, instance_id, deadline_s),
+                    log_files=[Path(path) for path in self._config.incidents.log_files],
+                ),
+                MetricsCollector(self._reader, subject.service, within),
+                *from_store.collectors(self._reader, self._live.instances, subject.service, within),
+                RowsCollector(subject.service, within, self._take_out),
+            ]
+
+    def _of_database(
+        self, database: DatabaseConfig, subject: Subject, activity: bool, redactor: Harmless, stack: ExitStack
+    ) -> Sequence[Collector]:
+        from .database.connection import Target
+        from .database.postgres import postgres
+
+        if database.kind != "postgresql":
+            return []
+        target = Target(database.name, database.replica, database.primary, database.password_file)
+        try:
+            found = postgres(target, subject.issue, redactor.sql, activity=activity)
+        except CollectingError as error:
+            return [Impossible(f"postgres.{database.name}", str(error))]
+        stack.callback(found.close)
+        return found.collectors()
 
     def examine(self, service: str) -> Sequence[Check]:  # noqa: ARG002 - likewise
         """Databases, each in turn."""

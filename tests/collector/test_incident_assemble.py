@@ -36,6 +36,9 @@ class Harmless:
     def json(self, value: Any, place: str) -> Any:
         return json.loads(self.text(json.dumps(value), place))
 
+    def sql(self, statement: str, place: str) -> str:
+        return self.text(statement, place)
+
     def ledger(self) -> Sequence[dict[str, Any]]:
         return [{"rule": "password", "place": "a.txt", "line": 1, "characters": 7}]
 

@@ -10,12 +10,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
 from ..errors import BadRequest
 from ..model.incident import COMMAND, IncidentRow
-from .assemble import BUDGET_S, LeakingError, Outcome, Scan, Subject, assemble, plan
+from .assemble import BUDGET_S, Archive, LeakingError, Outcome, Scan, Subject, assemble, plan
 from .bundle import Redactor
 from .parts import Collector, Planned
 from .store import IncidentStore
@@ -30,8 +31,11 @@ _log = logging.getLogger(__name__)
 class Sources(Protocol):
     """Knows what can be looked at."""
 
-    def collectors(self, subject: Subject, *, activity: bool, redactor: Redactor) -> Sequence[Collector]:
-        """Those that look at this subject. activity: also the database that takes writes, where it is configured."""
+    def collecting(
+        self, subject: Subject, *, activity: bool, redactor: Redactor
+    ) -> AbstractContextManager[Sequence[Collector]]:
+        """Those that look at this subject; connections of theirs end with the block. activity: also the database that
+        takes writes, where it is configured."""
         ...
 
     def examine(self, service: str) -> Sequence[Check]:
@@ -92,7 +96,8 @@ class Incidents:
     def plan(self, subject: Subject, *, activity: bool, only: Sequence[str] = ()) -> list[tuple[str, list[Planned]]]:
         """What a capture would read, by collector; texts are harmless."""
         redactor = self._make_redactor()
-        found = plan(_chosen(self._sources.collectors(subject, activity=activity, redactor=redactor), only))
+        with self._sources.collecting(subject, activity=activity, redactor=redactor) as collectors:
+            found = plan(_chosen(collectors, only))
         return [
             (
                 name,
@@ -123,19 +128,9 @@ class Incidents:
             self._subject = subject.service
             self._remember(subject)
             redactor = self._make_redactor()
-            collectors = _chosen(self._sources.collectors(subject, activity=activity, redactor=redactor), only)
-            if not collectors:
-                raise BadRequest(f"No collector's name begins with {' or '.join(only)}; --dry-run lists them.")
             try:
-                archive = assemble(
-                    subject,
-                    collectors,
-                    redactor,
-                    self._scan,
-                    version=self._version,
-                    budget_s=self._budget_s,
-                    tell=tell,
-                )
+                with self._sources.collecting(subject, activity=activity, redactor=redactor) as found:
+                    archive = self._assembled(subject, _chosen(found, only), redactor, only, tell)
             except LeakingError as error:
                 self._counts["incidents_failed_total"] += 1
                 identity = time.strftime("debug_%Y%m%d_%H%M%S", time.gmtime(subject.to_ns // 10**9))
@@ -144,6 +139,20 @@ class Incidents:
             return self.store.put(subject, archive)
         finally:
             self._running.release()
+
+    def _assembled(
+        self,
+        subject: Subject,
+        collectors: Sequence[Collector],
+        redactor: Redactor,
+        only: Sequence[str],
+        tell: Callable[[Outcome], None],
+    ) -> Archive:
+        if not collectors:
+            raise BadRequest(f"No collector's name begins with {' or '.join(only)}; --dry-run lists them.")
+        return assemble(
+            subject, collectors, redactor, self._scan, version=self._version, budget_s=self._budget_s, tell=tell
+        )
 
     def capture_by_itself(self, subject: Subject, *, activity: bool = False) -> IncidentRow | None:
         """As capture(), for what nobody typed: None when the service's last capture is young or another one runs."""
