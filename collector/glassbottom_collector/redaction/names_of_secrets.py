@@ -160,6 +160,8 @@ def is_secret(value: bytes, rule: str, strength: Strength, name: bytes, *, quote
     When in doubt yes: a remark that is lost costs a sentence, a secret that is kept cannot be recalled.
     """
     bare = value.strip()
+    if not bare.strip(b",:;{}[]() \t\r\n"):
+        return False  # what stands between two strings of JSON
     if _PLACEHOLDER.fullmatch(bare) or bare.lower() in _SAID_OF:
         return False
     if not quoted and (bare == name or _CALL.fullmatch(bare)):

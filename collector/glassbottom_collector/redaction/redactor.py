@@ -7,6 +7,8 @@ nothing.
 
 from __future__ import annotations
 
+import json
+import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -16,7 +18,7 @@ from .finding import found, new_in
 from .names import Names
 from .names_of_secrets import is_secret, promised
 from .spans import Span, literal, matches, pattern, settled
-from .tokens import OURS, Tokens
+from .tokens import OURS, TOKEN, Tokens
 from .views import without_colours
 
 CHUNK_BYTES = 1 << 20  # a text is worked on in pieces of this size, cut between lines where there are any
@@ -25,6 +27,8 @@ LINES_AROUND = 4  # no finder but that of PEM blocks looks further than this fro
 LEDGER_ENTRIES_MAX = 10_000
 KNOWN_BYTES_MIN = 6  # a shorter value is found by its place or not at all: it would be taken out of the middle of words
 KNOWN_VALUES_MAX = 10_000
+# Where a number was, in JSON with one value a line.
+_BARE_TOKEN = re.compile(rb'(?m)^(\s*(?:"(?:[^"\\]|\\.)*": )?)(%s)(,?)$' % TOKEN)
 NESTED_MAX = 64  # levels of lists and objects; what is deeper is replaced as a whole
 
 
@@ -71,7 +75,21 @@ class Redactor:
     def json(self, value: Any, place: str) -> Any:
         """The same for a value of str, int, float, bool, None, list and dict. A name that promises a secret takes out
         whatever stands under it; every other string, names included, is read as a text."""
-        return self._json(value, place, None, 0)
+        redacted = self._json(value, place, None, 0)
+        return redacted if isinstance(redacted, str) else self._as_written(redacted, place)
+
+    def _as_written(self, value: Any, place: str) -> Any:
+        """The value once more, as the text that it becomes in the archive (see incident.parts.as_json), since that is
+        what the scan of the archive will read: a name may stand beside what is no value of its own."""
+        written = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, default=str)
+        data = written.encode("utf-8", "surrogatepass")
+        if not found(data, place, with_personal=self._personal, with_addresses=False):
+            return value
+        data = _BARE_TOKEN.sub(rb'\1"\2"\3', self._chunk(data, place, 1))
+        try:
+            return json.loads(data.decode("utf-8", "surrogatepass"))
+        except ValueError:  # a token stands across the bounds of a value
+            return {"redacted": self._whole("unreadable", written, place)}
 
     def sql(self, statement: str, place: str, dialect: sql.Dialect = "postgresql") -> str:
         """A statement without its literals (`?` in their place) and comments, then read as a text."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from .names_of_secrets import is_secret, promised
 from .rules import entropy
@@ -93,6 +94,8 @@ _PARAMETERS = pattern(rb"\[parameters: ([^\n]+)\]")
 
 _STOPS = re.compile(rb"[\s\"'&<>`]|\\[nrt\"']")
 _NEXT_FIELD = re.compile(rb"[,;](?=\s*[\"']?[A-Za-z_][\w.-]{0,60}[\"']?\s{0,4}[=:])|[,;]\s*$|[})\]]+[,;.]*$")
+_BEFORE_COLON = re.compile(rb"\\{0,16}[\"'`]\s{0,8}:")
+_BRACKETS = b"{}[]()<>,;"
 _COOKIE = re.compile(rb"([^=;,\s\"']{1,256})=(\"[^\"]*\"|[^;\s\"']*)")
 _COOKIE_ATTRIBUTES = frozenset(
     {b"path", b"domain", b"expires", b"max-age", b"samesite", b"secure", b"httponly", b"priority"}
@@ -145,16 +148,7 @@ def _under_names(text: bytes) -> Iterator[Span]:
         yield from _value_of(text, match.group(1), match.end())
     for pair in (_PAIR, _NAMED_PAIR):
         for match in matches(pair, text):
-            at = match.end()
-            while at > match.end(1) and text[at - 1 : at] in (b'"', b"'", b"`", b"\\"):
-                at -= 1
-            header = promised(match.group(1).decode("latin-1"))
-            if pair is _NAMED_PAIR or b"alue" in match.group() or (header is not None and header[0] == "header"):
-                yield from _value_of(text, match.group(1), at)
-            elif header is not None:
-                yield from (
-                    span for span in _value_of(text, match.group(1), at) if _looks_random(text[span.start : span.end])
-                )
+            yield from _value_beside(text, match, surely=pair is _NAMED_PAIR or b"alue" in match.group())
     for match in matches(_FLAG, text):
         if text[match.end() : match.end() + 1] not in (b"-", b""):
             yield from _value_of(text, match.group(1), match.end())
@@ -167,6 +161,23 @@ def _under_names(text: bytes) -> Iterator[Span]:
         for match in matches(written, text):
             if is_secret(match.group(1), "password", "sure", b"", quoted=True):
                 yield Span(match.start(1), match.end(1), "password")
+
+
+def _value_beside(text: bytes, match: Any, *, surely: bool) -> Iterator[Span]:
+    """The value of a pair. Not surely one: any two strings in a row, such as names of columns; then only a header's, or
+    what looks random. What a colon follows is the next name of an object."""
+    kind = promised(match.group(1).decode("latin-1"))
+    if kind is None:
+        return
+    at = match.end()
+    while at > match.end(1) and text[at - 1 : at] in (b'"', b"'", b"`", b"\\"):
+        at -= 1
+    end = _extent(text, at)[1]
+    if _BEFORE_COLON.match(text, end):
+        return
+    for span in _value_of(text, match.group(1), at):
+        if surely or kind[0] == "header" or _looks_random(text[span.start : span.end]):
+            yield span
 
 
 def _looks_random(value: bytes) -> bool:
@@ -184,14 +195,16 @@ def _value_of(text: bytes, name: bytes, at: int) -> Iterator[Span]:
         return
     start, end, quoted = _extent(text, at)
     if rule == "header":
+        if not quoted and not is_secret(text[start:end].rstrip(_BRACKETS), rule, strength, name, quoted=False):
+            return  # a number or nothing, in JSON
         yield from (
             _cookies(text, name, start, end, quoted)
             if b"ookie" in name.lower()
             else _authorization(text, start, end, quoted)
         )
         return
-    if not quoted and text[start : start + 1] in (b"{", b"(") and strength == "likely":
-        return
+    if not quoted and (text[start:end].strip(_BRACKETS) == b"" or (text[start] in b"{(" and strength == "likely")):
+        return  # what stands in them has names of its own
     if not quoted and strength == "likely" and text[start : start + 1] == b":":
         return  # a name of C++ or Rust: `token::Kind`
     if not quoted and text[end - 1 : end] == b":" and text[at - 1 : at].isspace():
@@ -307,8 +320,10 @@ def _cookies(text: bytes, name: bytes, start: int, end: int, quoted: bool) -> It
             at += 1
         if setting:
             return
-    if not found and is_secret(text[start:end].split(b" ")[0], "header", "sure", name, quoted=quoted):
-        yield Span(start, start + len(text[start:end].split(b" ")[0]), "cookie")
+    if not found:
+        word = text[start:end].split(b" ")[0].rstrip(_BRACKETS if not quoted else b"")
+        if is_secret(word, "header", "sure", name, quoted=quoted):
+            yield Span(start, start + len(word), "cookie")
 
 
 def _line_end(text: bytes, at: int) -> int:
