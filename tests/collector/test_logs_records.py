@@ -7,7 +7,7 @@ import logging
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from glassbottom_collector.logs import Record, mine, records
+from glassbottom_collector.logs import Miner, Record, mine, records
 
 pytestmark = pytest.mark.once
 
@@ -156,3 +156,16 @@ def test_records_and_lines_may_be_mixed() -> None:
     mixed: list[Record | str] = ["ERROR:shop:order 1 lost", Record("order 2 lost", level="WARNING"), "order 3 lost"]
     (pattern,) = mine(mixed)
     assert (pattern.count, pattern.level, pattern.loggers) == (3, "ERROR", ("shop",))
+
+
+def test_what_the_miner_forgets_is_not_held_by_others_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With room for a few only: what is left is right, and the levels are those of its own records."""
+    monkeypatch.setattr("glassbottom_collector.logs.patterns.SEEN_MAX", 20)
+    monkeypatch.setattr("glassbottom_collector.logs.patterns.Miner", lambda: Miner(patterns_max=16))
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    lines = ["ERROR:shop:the frequent one"] * 3
+    lines += [f"INFO:shop:{' '.join(a + b for b in letters[: 3 + n])}" for n, a in enumerate(letters[:20])] * 2
+    found = mine(lines)
+    assert len(found) <= 16
+    assert (found[0].template, found[0].count, found[0].level) == ("the frequent one", 3, "ERROR")
+    assert {one.level for one in found[1:]} == {"INFO"}

@@ -161,6 +161,10 @@ class Miner:
         self._merge()
         return sorted(self._shapes.values(), key=lambda pattern: pattern.number)
 
+    def holds(self, pattern: Mined) -> bool:
+        """Whether a pattern is one of those that are kept: neither merged into another nor forgotten."""
+        return self._shapes.get(pattern.shape) is pattern
+
     def state(self) -> dict[str, Any]:
         """What is needed to go on later, as plain JSON."""
         return {

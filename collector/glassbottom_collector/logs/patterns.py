@@ -16,6 +16,8 @@ from .tracebacks import Fingerprint, fingerprint
 
 # Different failures kept; a record of one more is grouped by its message.
 FAILURES_MAX = 1024
+# Patterns noted before those that were merged or forgotten are cleared away; more than a miner keeps.
+SEEN_MAX = 16_384
 _RANKS = {"": 0, "DEBUG": 1, "INFO": 2, "WARNING": 3, "ERROR": 4, "CRITICAL": 5}
 # A traceback as an example keeps its end, where the exception is named.
 _TRACEBACK_CHARACTERS_MAX = 4096
@@ -96,19 +98,19 @@ def mine(lines: Iterable[Record | str], new_since_ns: int | None = None) -> list
             pattern = miner.add(record.message, record.time_ns)
             noted = seen.get(pattern)
             if noted is None:
-                noted = seen[pattern] = _Seen()
+                if len(seen) >= SEEN_MAX:
+                    seen = _held(seen, miner)
+                noted = seen.setdefault(pattern, _Seen())
             noted.takes(record)
     mined = miner.patterns()
-    merged: dict[Mined, _Seen] = {}
-    for pattern, noted in seen.items():
-        merged.setdefault(current(pattern), _Seen()).takes_all(noted)
+    seen = _held(seen, miner)
 
     def is_new(first_ns: int) -> bool | None:
         if new_since_ns is None or not first_ns or oldest_ns >= new_since_ns:
             return None
         return first_ns >= new_since_ns
 
-    patterns = [_of_messages(one, merged[one], is_new(one.first_ns)) for one in mined]
+    patterns = [_of_messages(one, seen[one], is_new(one.first_ns)) for one in mined]
     patterns += [_of_failure(one, is_new(one.first_ns)) for one in failures.values()]
     return sorted(patterns, key=lambda one: (-one.count, one.first_ns, one.template, one.id))
 
@@ -124,6 +126,16 @@ def _all_records(lines: Iterable[Record | str]) -> Iterable[Record]:
         plain = []
         yield line
     yield from records(plain)
+
+
+def _held(seen: dict[Mined, _Seen], miner: Miner) -> dict[Mined, _Seen]:
+    """What was seen by pattern, for patterns as they are now; without those the miner has forgotten."""
+    held: dict[Mined, _Seen] = {}
+    for pattern, noted in seen.items():
+        now = current(pattern)
+        if miner.holds(now):
+            held.setdefault(now, _Seen()).takes_all(noted)
+    return held
 
 
 def _count(failure: _Failure, record: Record) -> None:
