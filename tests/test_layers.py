@@ -40,7 +40,7 @@ COLLECTOR_ARROWS: dict[str, set[str]] = {
     # What it brings of its own it asks as the API does: of a Reader, judged by leaks, timing and findings.
     "incident": PLAIN | {"incident.parts", "storage", "leaks", "timing", "findings", "logs"},
     "database": PLAIN | {"incident.parts", "redaction"},
-    "sample": PLAIN | {"incident.parts", "database"},
+    "sample": PLAIN | {"incident.parts", "database", "redaction"},
     "archive": PLAIN | {"config", "storage", "incident.parts"},
     "ingest": PLAIN | {"wire", "storage", "captures", "config", "__init__"},
     "api": PLAIN

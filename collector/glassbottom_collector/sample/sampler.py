@@ -1,0 +1,304 @@
+"""Takes a sample: reads, closes, masks, asks whether the schema allows the masks, and writes files.
+
+Everything is read in one REPEATABLE READ transaction, so a child and its parent are of one moment. The same key over
+the same snapshot gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..incident.parts import CollectingError, RefusedError, as_json
+from ..redaction.scan import scan
+from . import allowed, export
+from .close import Closure, Held, start
+from .masks import shift_of
+from .plan import COMPUTED, IMPOSSIBLE, KEPT, NULL, Domain, Place, Plan, Wishes, make_plan, prepare
+from .rows import SORTED_BYTES_MAX, Identity, Row, Rows
+from .schema import Schema, Table, read_schema
+
+if TYPE_CHECKING:
+    import psycopg
+
+KEY_BYTES_MIN = 16
+WALKS_MAX = 24
+SCANS_MAX = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleSettings:
+    """rows_per_table: the newest of each table; 0 takes none. added_per_table_max: parents a table may gain.
+    sorted_bytes_max: a table larger than this is never sorted. allow: columns that are copied as they are, as
+    SCHEMA.TABLE.COLUMN or TABLE.COLUMN. mask: columns that are masked whatever they look like; stronger than allow.
+    leave_out: tables. references: foreign keys that the schema does not declare, TABLE.COLUMN -> TABLE.COLUMN, columns
+    of a composite one with commas between.
+    """
+
+    rows_per_table: int = 1_000
+    added_per_table_max: int = 10_000
+    sorted_bytes_max: int = SORTED_BYTES_MAX
+    allow: Sequence[str] = ()
+    mask: Sequence[str] = ()
+    leave_out: Sequence[str] = ()
+    references: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("rows_per_table", "added_per_table_max", "sorted_bytes_max"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} of a sample must be at least 0, not {getattr(self, name)}.")
+
+
+@dataclass
+class Sample:
+    """files: by SCHEMA.TABLE, CSV with a header. report: of each table. references: as fk.json. notes: sentences."""
+
+    files: dict[str, str] = field(default_factory=dict)
+    report: list[dict[str, Any]] = field(default_factory=list)
+    references: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def members(self, name: str) -> dict[str, str]:
+        """Every file of it by its path in an archive, for the database of this name."""
+        top = f"db/{name}"
+        return {
+            **{f"{top}/data/{table}.csv": text for table, text in self.files.items()},
+            f"{top}/fk.json": as_json(self.references),
+            f"{top}/sample.json": as_json({"tables": self.report, "notes": self.notes}),
+        }
+
+
+def take(
+    connection: psycopg.Connection[Any],
+    settings: SampleSettings,
+    key: bytes,
+    *,
+    deadline_s: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Sample:
+    """Reads over a connection that belongs to the caller and is left as it was, its transaction ended if it had none.
+
+    key: of the bundle, 16 bytes or more; not in the sample. deadline_s: a time of clock(); tables that are not read by
+    then are left out. Raises RefusedError when the connection is in a transaction that is no read-only snapshot, and
+    CollectingError for a wish that names no column or a snapshot that the replica ended.
+    """
+    if len(key) < KEY_BYTES_MIN:
+        raise ValueError(f"The key of a sample has {len(key)} bytes; it must have at least {KEY_BYTES_MIN}.")
+    with _snapshot(connection):
+        taking = _Taking(connection, settings, key, deadline_s, clock)
+        try:
+            return taking.take()
+        except ValueError as error:
+            raise CollectingError(str(error)) from None
+
+
+@contextmanager
+def _snapshot(connection: psycopg.Connection[Any]) -> Any:
+    import psycopg
+
+    if connection.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS:
+        [[level, read_only]] = connection.execute(
+            "SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only')"
+        ).fetchall()
+        if (level, read_only) != ("repeatable read", "on"):
+            raise RefusedError(
+                f"The sample needs a REPEATABLE READ, READ ONLY transaction; this one is {level.upper()}, "
+                f"read-only {read_only}."
+            )
+        with connection.transaction():
+            _set(connection)
+            yield
+            raise psycopg.Rollback  # with the settings
+        return
+    before = connection.isolation_level, connection.read_only
+    connection.isolation_level, connection.read_only = psycopg.IsolationLevel.REPEATABLE_READ, True
+    try:
+        with connection.transaction():
+            _set(connection)
+            yield
+            raise psycopg.Rollback
+    finally:
+        if not connection.closed:
+            connection.isolation_level, connection.read_only = before
+
+
+def _set(connection: psycopg.Connection[Any]) -> None:
+    """How values are written as text, and that the same statement over the same snapshot reads the same rows."""
+    connection.execute(
+        "SET LOCAL search_path = ''; SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO, YMD';"
+        "SET LOCAL intervalstyle = 'postgres'; SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex';"
+        "SET LOCAL xmloption = 'content'; SET LOCAL synchronize_seqscans = off;"
+        "SET LOCAL max_parallel_workers_per_gather = 0"
+    )
+
+
+class _Taking:
+    """One call of take()."""
+
+    def __init__(
+        self,
+        connection: psycopg.Connection[Any],
+        settings: SampleSettings,
+        key: bytes,
+        deadline_s: float | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._key = key
+        seed = int.from_bytes(hmac.digest(key, b"pages", hashlib.sha256)[:3], "big")
+        self._rows = Rows(
+            connection, seed=seed, sorted_bytes_max=settings.sorted_bytes_max, deadline_s=deadline_s, clock=clock
+        )
+        self._sample = Sample()
+        self._schema = Schema({}, (), {})
+        self._held: dict[str, Held] = {}
+        self._plan = Plan([])
+
+    def take(self) -> Sample:
+        settings, note = self._settings, self._sample.notes.append
+        self._schema = read_schema(self._connection, settings.references, settings.leave_out)
+        for name, why in self._schema.left_out.items():
+            note(f"{name} was left out: {why}.")
+        self._held = start(self._schema, self._rows, settings.rows_per_table, note)
+        closure = Closure(self._schema, self._held, self._rows, added_max=settings.added_per_table_max, note=note)
+        closure.close()
+        self._decide(note)
+        closure.mend(self._impossible(note))
+        self._obey(closure, note)
+        self._look_again(closure, note)
+        for name, held in self._held.items():
+            columns, rows = self._masked(held)
+            self._sample.files[name] = export.csv_of(columns, rows)
+            self._sample.report.append(self._told(held))
+            if held.beyond or held.dropped or held.cut:
+                note(
+                    f"{name}: {held.beyond} parents were beyond the limit, {held.cut} references became NULL, "
+                    f"{held.dropped} rows were dropped."
+                )
+        self._sample.references = export.references(self._schema.foreign_keys)
+        return self._sample
+
+    def _decide(self, note: Callable[[str], None]) -> None:
+        values: dict[Place, list[str]] = {}
+        for name, held in self._held.items():
+            for column, of_column in zip(held.table.columns, zip(*held.rows.values(), strict=True), strict=False):
+                values[name, column.name] = [value for value in of_column if value is not None]
+        self._plan = make_plan(self._schema, values, Wishes(self._settings.allow, self._settings.mask))
+        days = shift_of(self._key)
+        for domain in self._plan.domains:
+            for sentence in prepare(domain, self._schema, values, self._key, days):
+                note(sentence)
+
+    def _impossible(self, note: Callable[[str], None]) -> dict[str, set[Identity]]:
+        """Rows of tables that have a column that can be neither masked nor NULL."""
+        found: dict[str, set[Identity]] = {}
+        for name, held in self._held.items():
+            for column in held.table.columns:
+                treatment = self._plan.of[name, column.name].treatment
+                if treatment.of == IMPOSSIBLE and held.rows:
+                    note(f"{name} is empty: {column.name} may not be NULL and cannot be masked ({treatment.why}).")
+                    found[name] = set(held.rows)
+        return found
+
+    def _mask(self, table: Table, row: Row) -> Row:
+        return tuple(
+            None if value is None or domain is None else domain.masked(value)
+            for value, domain in zip(row, self._domains(table), strict=True)
+        )
+
+    def _domains(self, table: Table) -> list[Domain | None]:
+        """None for a column whose values are not written."""
+        of = [self._plan.of[table.name, column.name] for column in table.columns]
+        return [None if one.treatment.of in (NULL, IMPOSSIBLE, COMPUTED) else one for one in of]
+
+    def _obey(self, closure: Closure, note: Callable[[str], None]) -> None:
+        """Until the server would take every row: other masks for what it refuses, dates as they are where a constraint
+        does not let them move, and at last without the row."""
+        unwanted: dict[str, set[Identity]] = {}
+        for name, held in self._held.items():
+            checks = allowed.checks_of(held.table)
+            waiting = list(held.rows)
+            for walk in range(WALKS_MAX + 1):
+                rows = [self._mask(held.table, held.rows[identity]) for identity in waiting]
+                failed = allowed.refused(self._connection, held.table, checks, rows, note)
+                if not failed:
+                    break
+                if walk == WALKS_MAX:
+                    unwanted[name] = {waiting[place] for place, _ in failed}
+                    constraints = ", ".join(sorted({check.name for _, check in failed}))
+                    note(f"{name}: {len(unwanted[name])} rows could not be masked as {constraints} demands.")
+                    break
+                self._other_masks(held, [(held.rows[waiting[place]], check.columns) for place, check in failed])
+                # What has changed is in these rows, and in others with the same values.
+                waiting = list(held.rows)
+        closure.mend(unwanted)
+
+    def _other_masks(self, held: Held, failed: Sequence[tuple[Row, Sequence[str]]]) -> None:
+        walked: set[tuple[int, str]] = set()
+        for row, columns in failed:
+            for column in columns:
+                domain, value = self._plan.of[held.table.name, column], row[held.places[column]]
+                if domain.treatment.of == "date" and not domain.treatment.private:
+                    domain.treatment.of, domain.treatment.why = KEPT, "a constraint does not let it move"
+                    domain.use(lambda text: text, domain.attempt)
+                elif value is not None and (id(domain), value) not in walked:
+                    walked.add((id(domain), value))
+                    domain.walk(value)
+
+    def _look_again(self, closure: Closure, note: Callable[[str], None]) -> None:
+        """As the assembler does with the finished archive: what would fail there goes here."""
+        for _ in range(SCANS_MAX):
+            unwanted: dict[str, set[Identity]] = {}
+            for name, held in self._held.items():
+                columns, _rows = self._masked(held)
+                if not scan("", export.csv_of(columns, _rows).encode()):
+                    continue
+                unwanted[name] = {
+                    identity
+                    for identity, row in held.rows.items()
+                    if scan("", export.csv_of(columns, [self._written(held.table, row)]).encode())
+                }
+                if unwanted[name]:
+                    note(f"{name}: {len(unwanted[name])} masked rows looked like secrets or personal data.")
+            if not any(unwanted.values()):
+                return
+            closure.mend(unwanted)
+
+    def _written(self, table: Table, row: Row) -> Row:
+        masked = self._mask(table, row)
+        return tuple(value for value, column in zip(masked, table.columns, strict=True) if not column.generated)
+
+    def _masked(self, held: Held) -> tuple[list[str], list[Row]]:
+        columns = [column.name for column in held.table.columns if not column.generated]
+        return columns, [self._written(held.table, row) for row in held.rows.values()]
+
+    def _told(self, held: Held) -> dict[str, Any]:
+        """What stands about a table in sample.json; columns as a list, because a name may promise a secret."""
+        return {
+            "table": held.table.name,
+            "rows": len(held.rows),
+            "chosen": held.chosen,
+            "how": held.how,
+            "parents_added": held.added,
+            "parents_beyond_limit": held.beyond,
+            "references_cut": held.cut,
+            "rows_dropped": held.dropped,
+            "rows_estimated": held.table.rows_estimated,
+            "columns": [
+                {
+                    "column": column.name,
+                    "type": column.type,
+                    "treatment": domain.treatment.of,
+                    "because": domain.treatment.why,
+                    "domain": domain.name,
+                }
+                for column in held.table.columns
+                for domain in [self._plan.of[held.table.name, column.name]]
+            ],
+        }
