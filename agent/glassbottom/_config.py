@@ -522,6 +522,8 @@ def _typed(name: str, value: Any) -> Any:
         return tuple(value)
     if parse is _names:
         return _names(value)
+    if parse is _signal and isinstance(value, str):
+        return _signal(value)
     if parse is _commands:
         return _commands(value) if isinstance(value, str) else frozenset(value)
     return value

@@ -38,6 +38,7 @@ class Session:
         self.batches: list[ingest_pb2.Batch] = []
         self.heartbeats: list[ingest_pb2.Heartbeat] = []
         self.results: list[ingest_pb2.CommandResult] = []
+        self.calls: list[ingest_pb2.IncidentCall] = []
         self.is_open = True
         self._outgoing: queue.SimpleQueue[Response | None] = queue.SimpleQueue()
 
@@ -145,6 +146,12 @@ class IngestDouble(ingest_pb2_grpc.IngestServiceServicer):
         found = self.batches(ingest_pb2.STREAM_OBSERVATIONS)
         return [observations_pb2.ObservationsSnapshot.FromString(body_of(batch)) for batch in found]
 
+    def heartbeats(self) -> list[ingest_pb2.Heartbeat]:
+        return [heartbeat for session in list(self.sessions) for heartbeat in list(session.heartbeats)]
+
+    def calls(self) -> list[ingest_pb2.IncidentCall]:
+        return [call for session in list(self.sessions) for call in list(session.calls)]
+
     def instance_ids(self) -> set[str]:
         return {session.hello.process.instance_id for session in list(self.sessions)}
 
@@ -205,3 +212,5 @@ class IngestDouble(ingest_pb2_grpc.IngestServiceServicer):
             session.heartbeats.append(request.heartbeat)
         elif kind == "command_result":
             session.results.append(request.command_result)
+        elif kind == "incident_call":
+            session.calls.append(request.incident_call)

@@ -6,6 +6,7 @@ import json
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -30,7 +31,7 @@ def keep_in_a_test():
         sum(range(20_000))
 
 settings = {"connect_delay_s": 0, "heartbeat_interval_s": 0.2}
-kinds = "snapshot,dump_memray,dump_stacks,dump_cpu,gc_collect,malloc_trim"
+kinds = "snapshot,dump_memray,dump_stacks,dump_cpu,gc_collect,malloc_trim,state"
 glassbottom.init(service="deep", endpoint=sys.argv[1], commands=kinds, **settings)
 worker = threading.Thread(target=keep_in_a_test, name="worker")
 worker.start()
@@ -93,3 +94,20 @@ def test_a_recording_is_made_stored_and_read(what: str, watch: str, cli: Cli) ->
 @pytest.mark.parametrize(("what", "fact"), [("gc", "pause_ms"), ("trim", "trim_ms")])
 def test_facts_alone_are_told(what: str, fact: str, cli: Cli) -> None:
     assert fact in json.dumps(dumped(cli, what, "200ms"))
+
+
+def test_the_state_of_a_process_is_stored_as_json_and_read_says_so(cli: Cli, tmp_path: Path) -> None:
+    record = dumped(cli, "state", "5s")
+    path = tmp_path / "state.json"
+    assert cli("captures", "get", identity(record)[:8], "--output", str(path)) == 0, cli.err
+    document = json.loads(path.read_text())
+    assert set(document) == {"state", "logs"}
+    assert document["state"]["agent"]["status"]["service"] == "deep"
+    assert "keep_in_a_test" in {
+        frame["function"] for thread in document["state"]["threads"] for frame in thread["stack"]
+    }
+    assert cli("read", identity(record)[:8]) != 0
+    assert "is the state of a process" in cli.err
+    assert "captures get" in cli.err
+    assert cli("read", str(path)) != 0
+    assert "state.json is the state of a process" in cli.err

@@ -39,6 +39,11 @@ class Recordings(recordings_pb2_grpc.RecordingServiceServicer):
     def answer(self, request: recordings_pb2.ReadRecordingRequest) -> recordings_pb2.ReadRecordingResponse:
         """The same, in the thread of whoever calls. Raises NotFound and BadRequest."""
         row = self._captures.get(request.capture_id)
+        if row.kind == "state":
+            raise BadRequest(
+                f"Capture {row.id[:8]} is the state of a process, a JSON document to be read as it is; "
+                f"`glassbottom captures get {row.id[:8]} --output state.json` writes it to a file."
+            )
         if row.kind not in UNITS:
             raise BadRequest(
                 f"Capture {row.id[:8]} is a {row.kind}; `glassbottom heap` reads heap dumps, and `glassbottom captures "

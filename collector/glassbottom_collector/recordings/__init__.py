@@ -15,6 +15,8 @@ from . import memray_file, pyspy_files
 FILE_BYTES_MAX = 256 << 20
 MAGICS = (b"memray", b"\x04\x22\x4d\x18")
 """As it is, and as memray compresses it (an LZ4 frame)."""
+STATE = '{"state":'
+"""How what `glassbottom dump state` writes begins."""
 
 
 def read(path: Path) -> Recording:
@@ -32,4 +34,6 @@ def read(path: Path) -> Recording:
             text = (head + file.read()).decode("utf-8", "replace")
     except OSError as error:
         raise BadRequest(f"{path} cannot be read: {error.strerror}.") from None
+    if text.startswith(STATE):
+        raise BadRequest(f"{path.name} is the state of a process, a JSON document to be read as it is.")
     return pyspy_files.stacks(text) if text.lstrip().startswith("[") else pyspy_files.folded(text)
