@@ -7,6 +7,7 @@ import re
 import urllib.parse
 
 import pytest
+from glassbottom_collector.incident.parts import as_json
 from glassbottom_collector.redaction import Redactor
 from glassbottom_collector.redaction.scan import scan
 from hypothesis import given, settings
@@ -44,7 +45,7 @@ def as_quoted_conninfo(name: str, secret: str) -> str:
     return f"host=db password='{secret}' dbname=orders"
 
 
-def as_json(name: str, secret: str) -> str:
+def as_object(name: str, secret: str) -> str:
     return json.dumps({"a": 1, name: secret, "b": [2]})
 
 
@@ -106,7 +107,8 @@ def as_coloured(name: str, secret: str) -> str:
 
 
 structures = st.sampled_from(
-    [as_url, as_userinfo_unescaped, as_conninfo, as_quoted_conninfo, as_json, as_escaped_json, as_repr, as_environment,
+    [as_url, as_userinfo_unescaped, as_conninfo, as_quoted_conninfo, as_object, as_escaped_json, as_repr,
+     as_environment,
      as_query, as_yaml, as_bearer, as_basic, as_cookie, as_xml, as_coloured, as_java, as_arguments,
      as_header_pairs, as_multi_line_private_key]
 )  # fmt: skip
@@ -182,6 +184,47 @@ def test_the_canary_never_survives_in_json(name, secret, shape, structure) -> No
     readable = read(json.dumps(redacted))
     assert CANARY not in readable
     assert TAIL not in readable
+    assert REDACTOR.json(redacted, "state.json") == redacted
+
+
+odd_names = st.sampled_from(
+    [
+        "password",
+        "token",
+        "name",
+        "value",
+        "cookie",
+        "Authorization",
+        "key",
+        "x",
+        "session",
+        "Set-Cookie",
+        "tokens",
+        "a b",
+    ]
+)
+odd_leaves = st.one_of(
+    odd_names,
+    st.integers(0, 10**17),
+    st.sampled_from(
+        [None, True, 0.5, "hunter22", "a=b; c=d", "Bearer abcdefgh123456", "postgres://a:b@c/d", "Qx7!\"'\\ x",
+        "password=",
+         "4111111111111111", "0494 92 82 32", "-----BEGIN PRIVATE KEY-----", "call me at", "", "a@b.de", "8.8.8.8"]
+    ),
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(
+    st.recursive(
+        odd_leaves,
+        lambda inside: st.lists(inside, max_size=4) | st.dictionaries(odd_names, inside, max_size=4),
+        max_leaves=12,
+    )
+)
+def test_what_was_redacted_as_a_value_is_harmless_as_the_text_it_becomes(value) -> None:
+    redacted = REDACTOR.json(value, "state.json")
+    assert scan("state.json", as_json(redacted).encode()) == []
     assert REDACTOR.json(redacted, "state.json") == redacted
 
 

@@ -177,7 +177,8 @@ class Redactor:
             return value
         if kind is not None:
             text = value if isinstance(value, str) else repr(value)
-            if is_secret(text.encode("utf-8", "surrogatepass"), *kind, b"", quoted=True):
+            data = text.encode("utf-8", "surrogatepass")
+            if not OURS.search(data) and is_secret(data, *kind, b"", quoted=True):
                 return self._whole(kind[0], text, place)
         if isinstance(value, str):
             return self.text(value, place)

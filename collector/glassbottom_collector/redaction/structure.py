@@ -95,6 +95,7 @@ _PARAMETERS = pattern(rb"\[parameters: ([^\n]+)\]")
 _STOPS = re.compile(rb"[\s\"'&<>`]|\\[nrt\"']")
 _NEXT_FIELD = re.compile(rb"[,;](?=\s*[\"']?[A-Za-z_][\w.-]{0,60}[\"']?\s{0,4}[=:])|[,;]\s*$|[})\]]+[,;.]*$")
 _BEFORE_COLON = re.compile(rb"\\{0,16}[\"'`]\s{0,8}:")
+_AFTER_A_STRING = re.compile(rb"\s*[,}\]]+[\s,]")
 _BRACKETS = b"{}[]()<>,;"
 _COOKIE = re.compile(rb"([^=;,\s\"']{1,256})=(\"[^\"]*\"|[^;\s\"']*)")
 _COOKIE_ATTRIBUTES = frozenset(
@@ -194,6 +195,8 @@ def _value_of(text: bytes, name: bytes, at: int) -> Iterator[Span]:
         yield from _list_of(text, name, at)
         return
     start, end, quoted = _extent(text, at)
+    if quoted and _AFTER_A_STRING.match(text, start, end):
+        return  # what was taken for its first quote ends a string: `"x": "password=",`
     if rule == "header":
         if not quoted and not is_secret(text[start:end].rstrip(_BRACKETS), rule, strength, name, quoted=False):
             return  # a number or nothing, in JSON
