@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import psycopg
 
 ROWS_PER_STATEMENT = 2_000
+PLACE = '"place of the row"'  # like no column
 _TOKEN = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|\bVALUE\b")
 
 
@@ -77,10 +78,12 @@ def _refused(
     )
     tests = ", ".join(f"({check.expression.replace('%', '%%')}) IS FALSE" for check in checks)
     name = quoted(table.table)
-    statement = f"SELECT place, {casts} FROM unnest({arrays}) WITH ORDINALITY x({aliases}, place)".replace('"%', '"%%')
+    statement = f"SELECT {PLACE}, {casts} FROM unnest({arrays}) WITH ORDINALITY x({aliases}, {PLACE})".replace(
+        '"%', '"%%'
+    )
     if computed:
         statement = f"SELECT {name}.*, {computed} FROM ({statement}) AS {name}"
-    statement = f"SELECT place, ARRAY[{tests}] FROM ({statement}) AS {name}"
+    statement = f"SELECT {PLACE}, ARRAY[{tests}] FROM ({statement}) AS {name}"
     found = []
     for start in range(0, len(rows), ROWS_PER_STATEMENT):
         part = rows[start : start + ROWS_PER_STATEMENT]

@@ -162,6 +162,8 @@ def _set_sequences(connection: psycopg.Connection[Any], report: LoadReport) -> N
 
 
 def _validate(connection: psycopg.Connection[Any], references: Sequence[Mapping[str, Any]], report: LoadReport) -> None:
+    import psycopg
+
     found = connection.execute(
         f"""SELECT c.conname, c.convalidated FROM pg_constraint c JOIN pg_namespace n ON n.oid = c.connamespace
         WHERE c.contype IN ('c', 'f', 'p', 'u', 'x') AND {SYSTEM} ORDER BY 1""".encode()
@@ -170,8 +172,8 @@ def _validate(connection: psycopg.Connection[Any], references: Sequence[Mapping[
     report.constraints = len(found)
     report.invalid = [name for name, valid in found if not valid] + [name for (name,) in indexes]
     for reference in references:
-        if not reference["referenced_columns"]:
-            continue
+        if not (reference["declared"] and reference["referenced_columns"]):
+            continue  # one that the schema does not know may join what cannot be compared, and need not hold
         pairs = list(zip(reference["columns"], reference["referenced_columns"], strict=True))
         child, parent = (
             ".".join(quoted(part) for part in reference[side].split(".", 1)) for side in ("table", "references")
@@ -181,10 +183,8 @@ def _validate(connection: psycopg.Connection[Any], references: Sequence[Mapping[
         statement = (
             f"SELECT count(*) FROM {child} c WHERE {filled} AND NOT EXISTS (SELECT 1 FROM {parent} p WHERE {same})"
         )
+        name = f"{reference['table']} {reference['name']}"
         try:
-            [[count]] = connection.execute(statement).fetchall()
-        except Exception as error:  # noqa: BLE001 - an undeclared reference may join types that cannot be compared
-            report.failed.append(Failed(f"reference {reference['name']}", " ".join(str(error).split())))
-        else:
-            if reference["declared"]:
-                report.dangling[f"{reference['table']} {reference['name']}"] = count
+            [[report.dangling[name]]] = connection.execute(statement).fetchall()
+        except psycopg.Error as error:  # a table is missing, which has been told
+            report.failed.append(Failed(f"reference {name}", " ".join(str(error).split())))
