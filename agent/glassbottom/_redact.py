@@ -15,6 +15,7 @@ import hmac
 import os
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 OURS = "<redacted:"
@@ -30,57 +31,69 @@ SECRET_NAME = re.compile(rf"(?i){_WORDS}|pass$|_pwd$")
 """Of a setting, a header or a key whose value is not told."""
 
 _VALUE = r"""(?P<quote>["'])(?P<quoted>(?:[^"'\\\n]|\\.){1,4096})(?P=quote)|(?P<plain>[^\s,;&)\]}"'<>]{1,4096})"""
-_RULES: tuple[tuple[str, re.Pattern[str], str], ...] = (
-    # (rule, pattern, the group that is the secret)
+_RULES: tuple[tuple[str, tuple[str, ...], re.Pattern[str]], ...] = (
+    # (rule, what a text in small letters must hold for it to be tried, pattern with a group `secret`). No
+    # name of a rule may read like the name of a secret, or _PAIR would take what follows it in a token for one.
     (
-        "private-key",
+        "pem",
+        ("private key",),
         re.compile(
             r"(?P<secret>-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
             r"(?:[^-]|-(?!----)){0,20000}(?:-----END [A-Z0-9 ]{0,60}-----)?)"
         ),
-        "secret",
     ),
     (
         "header",
+        ("authorization", "cookie", "x-api-key", "x-auth-token", "x-amz-security-token"),
         re.compile(
             r"(?i)\b(?:(?:proxy-)?authorization|(?:set-)?cookie|x-api-key|x-auth-token|x-amz-security-token)\b"
             r"[\"']?\s{0,4}[:=,]\s{0,4}[\"']?(?P<secret>[^\r\n\"']{1,8192})"
         ),
-        "secret",
     ),
-    ("url-password", re.compile(r"(?i)\bhttps?://[^\s/@:\"'<>]{0,256}:(?P<secret>[^\s/?#@\"'<>]{1,256})@"), "secret"),
     (
-        "url-password",
-        re.compile(r"(?i)\b(?!https?:)[a-z][a-z0-9+.-]{1,30}://[^\s/@:\"'<>]{0,256}:(?P<secret>[^\s@\"'<>]{1,256})@"),
-        "secret",
+        "url",
+        ("http://", "https://"),
+        re.compile(r"(?i)\bhttps?://[^\s/@:\"'<>]{0,256}:(?P<secret>[^\s/?#@\"'<>]{1,256})@"),
     ),
-    ("url-token", re.compile(r"(?i)\bhttps?://(?P<secret>[^\s/@:\"'<>]{16,256})@"), "secret"),
+    (
+        "url",
+        ("://",),
+        re.compile(r"(?i)\b(?!https?:)[a-z][a-z0-9+.-]{1,30}://[^\s/@:\"'<>]{0,256}:(?P<secret>[^\s@\"'<>]{1,256})@"),
+    ),
+    ("url", ("://",), re.compile(r"(?i)\bhttps?://(?P<secret>[^\s/@:\"'<>]{16,256})@")),
     (
         "jwt",
+        ("eyj",),
         re.compile(r"\b(?P<secret>eyJ[A-Za-z0-9_-]{8,4096}\.[A-Za-z0-9_-]{8,8192}\.[A-Za-z0-9_-]{0,4096})"),
-        "secret",
     ),
-    ("bearer", re.compile(r"(?i)\bbearer\s{1,4}(?P<secret>(?=[^\s]{0,60}\d)[A-Za-z0-9._~+/=-]{8,8192})"), "secret"),
-    ("aws-access-key", re.compile(r"\b(?P<secret>(?:AKIA|ASIA)[A-Z0-9]{16})\b"), "secret"),
     (
-        "token",
+        "bearer",
+        ("bearer",),
+        re.compile(r"(?i)\bbearer\s{1,4}(?P<secret>(?=[^\s]{0,60}\d)[A-Za-z0-9._~+/=-]{8,8192})"),
+    ),
+    ("aws", ("akia", "asia"), re.compile(r"\b(?P<secret>(?:AKIA|ASIA)[A-Z0-9]{16})\b")),
+    (
+        "known",
+        ("gh", "glpat-", "xox", "k_live_", "k_test_", "aiza", "sk-"),
         re.compile(
             r"\b(?P<secret>gh[pousr]_[A-Za-z0-9]{30,255}|github_pat_[A-Za-z0-9_]{30,255}|glpat-[A-Za-z0-9_-]{20,64}"
             r"|xox[abeprs]-[A-Za-z0-9-]{10,255}|[rs]k_(?:live|test)_[A-Za-z0-9]{10,255}|AIza[A-Za-z0-9_-]{35}"
             r"|sk-[A-Za-z0-9_-]{20,255})"
         ),
-        "secret",
     ),
 )
+_PAIR_MARKS = ("pass", "pwd", "secret", "token", "key", "credential", "session", "csrf", "auth", "cookie", "dsn")
 _PAIR = re.compile(rf"(?i)(?:{_WORDS})[\w.-]{{0,40}}[\"']?\s{{0,4}}(?:=>|[=:])\s{{0,4}}(?:{_VALUE})")
 _NOTHING = {"none", "null", "true", "false", "nil", "undefined", "''", '""'}
 
 
 def text(given: str) -> str:
     """The same without secrets of a known shape."""
-    for rule, pattern, group in _RULES:
-        given = pattern.sub(lambda match, rule=rule, group=group: _replaced(match, rule, group), given)  # type: ignore[misc]
-    return _PAIR.sub(_pair, given)
+    small = given.lower()
+    for rule, marks, pattern in _RULES:
+        if any(mark in small for mark in marks):
+            given = pattern.sub(partial(_replaced, rule=rule), given)
+    return _PAIR.sub(_pair, given) if any(mark in small for mark in _PAIR_MARKS) else given
 
 
 def value(given: Any, name: str = "") -> Any:
@@ -108,7 +121,7 @@ def _value(given: Any, name: str, depth: int) -> Any:
     return given
 
 
-def _replaced(match: re.Match[str], rule: str, group: str) -> str:
+def _replaced(match: re.Match[str], rule: str, group: str = "secret") -> str:
     secret = match[group]
     if secret.startswith(OURS):
         return match[0]

@@ -43,6 +43,7 @@ def test_a_secret_is_taken_out_and_the_rest_stays(line: str, secret: str, left: 
     found = _redact.text(line)
     assert secret not in found
     assert left in found
+    assert "<" not in TOKEN.sub("", found), "no token within a token"
     assert TOKEN.search(found)
     assert _redact.text(found) == found, "a second look changes nothing"
 

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import _describe, _redact, _threads, logs
+from ..probes.thread_names import thread_name
 from . import CaptureError, Made, Order
 
 THREADS_MAX = 100
@@ -51,9 +52,14 @@ class StateCapture:
 
     kind = "state"
 
+    def __init__(self) -> None:
+        self._has_tasks = False
+
     def refusal(self, order: Order) -> str | None:  # noqa: ARG002 - it is the same for every order
         if "asyncio" in sys.modules:
             from ..probes import asyncio_objects, awaits, tasks_scan  # noqa: F401 - see Capture.refusal
+
+            self._has_tasks = True
         return None
 
     def run(self, order: Order, directory: Path, ending: _threads.Event) -> Made:
@@ -69,7 +75,7 @@ class StateCapture:
             "environment": lambda: allowed(os.environ, environment),
             "described": lambda: _describe.descriptions(ending),
             "threads": lambda: threads(directory),
-            "tasks": lambda: tasks(subject.get("loops", ())),
+            "tasks": lambda: tasks(subject.get("loops", ())) if self._has_tasks else {"total": 0, "tasks": []},
             "spans": lambda: open_spans(spans, time.time_ns()),
             "garbage_collector": garbage_collector,
         }
@@ -84,7 +90,11 @@ class StateCapture:
         ring = logs.current()
         records = ring.read() if ring is not None else []
         state = {name: _redact.value(part, name) for name, part in state.items()}
-        lines = [_redact.value(record) for record in records]
+        lines = []
+        for i, record in enumerate(records):
+            if i % BREATH_EVERY == BREATH_EVERY - 1:
+                _threads.sleep(0)
+            lines.append(_redact.value(record))
         path = directory / FILE
         left_out = _write(path, state, lines, order.bytes_max)
         facts: dict[str, float | str] = {
@@ -149,8 +159,6 @@ def allowed(environ: Mapping[str, str], names: tuple[str, ...]) -> dict[str, str
 
 def threads(directory: Path) -> list[dict[str, Any]]:
     """Each with its name and its stack, innermost first. Without the agent's own."""
-    from ..probes.thread_names import thread_name
-
     path = directory / "threads.txt"
     with path.open("w+b") as file:
         faulthandler.dump_traceback(file.fileno(), all_threads=True)
@@ -175,14 +183,12 @@ def threads(directory: Path) -> list[dict[str, Any]]:
 
 def tasks(loops: Any) -> dict[str, Any]:
     """Every task of asyncio: its name, what it waits for, and the awaits down to there, innermost first."""
-    found: list[dict[str, Any]] = []
-    if "asyncio" not in sys.modules:
-        return {"total": 0, "tasks": found}
     from .. import _native
     from ..probes import awaits
     from ..probes.asyncio_objects import Kept, name_of, read, task_references
     from ..probes.tasks_scan import foreign_name, state_of
 
+    found: list[dict[str, Any]] = []
     total = 0
     kept = Kept()
     end_s = time.thread_time() + TASK_SECONDS_MAX
