@@ -13,7 +13,7 @@ from glassbottom_collector.incident.assemble import Outcome, Subject, assemble
 from glassbottom_collector.incident.bundle import Bundle, BundleSink
 from glassbottom_collector.incident.from_store import SUBJECTS, collectors
 from glassbottom_collector.incident.history import CONNECTIONS, HIT_RATIO, Reading
-from glassbottom_collector.incident.metrics import PATH, MetricsCollector
+from glassbottom_collector.incident.metrics import PATH, MetricsCollector, Pace
 from glassbottom_collector.incident.parts import CollectingError
 from glassbottom_collector.model.code import Frame, Stack, stack_id, type_id
 from glassbottom_collector.model.heap import Definitions, MetricPoint
@@ -248,12 +248,20 @@ def test_what_databases_said_stands_at_its_minute(told: dict[str, Any]) -> None:
 
 def test_when_the_time_is_over_the_oldest_minutes_are_missing(reader: Reader) -> None:
     bundle, mine = sink()
-    clock = iter([0.0, 0.0, *[100.0] * 1000])  # over after the second minute that has requests, which is 10
+    clock = iter([0.0, *[100.0] * 1000])  # over when the first minute has been read
     MetricsCollector(reader, "checkout", HOUR, monotonic_s=lambda: next(clock)).collect(mine, 10.0)
-    told = written(bundle, PATH)
-    rates = [one["values"] for one in told["series"] if one["name"] == "glassbottom.request.rate"]
-    assert rates[0][59] == pytest.approx(0.5)
-    assert "event loops of the first 60 of 60 minutes" in " ".join(mine.notes)
+    rates = [one["values"] for one in written(bundle, PATH)["series"] if one["name"] == "glassbottom.request.rate"]
+    assert (rates[0][59], rates[0][10]) == (pytest.approx(0.5), None)
+    assert mine.notes == [
+        "There was no time to read the requests of the first 11 of 60 minutes.",
+        "There was no time to read the event loops of the first 60 of 60 minutes.",
+    ]
+
+
+def test_nothing_is_begun_that_would_end_too_late() -> None:
+    clock = iter([0.0, 4.0, 7.0])
+    pace = Pace(10.0, lambda: next(clock))
+    assert [pace.has_time() for _ in range(3)] == [True, True, False], "four seconds more would be eleven"
 
 
 def test_a_service_that_told_nothing_is_said_so(reader: Reader) -> None:

@@ -25,6 +25,7 @@ from glassbottom_collector.incident.from_agents import (
 )
 from glassbottom_collector.incident.history import READINGS_MAX, SOURCES_MAX, History
 from glassbottom_collector.incident.parts import CollectingError
+from glassbottom_collector.logs import Record, records
 from glassbottom_collector.model.live import InstanceLive
 from glassbottom_collector.model.process import Process
 from glassbottom_collector.redaction import Redactor
@@ -163,6 +164,16 @@ def test_odd_records_and_numbers_do_not_spoil_the_rest() -> None:
     asking(lambda _id, _deadline_s: odd, connected(A)).collect(mine, soon())
     assert json.loads(text(bundle, f"state/{A}.json")) == {"ratio": None}
     assert text(bundle, f"logs/{A}.log").splitlines()[-1] == "1970-01-01T00:00:00.000000Z - -: kept"
+
+
+def test_the_log_of_a_process_can_be_read_back_as_records() -> None:
+    bundle, mine = sink()
+    logs = [record("came"), record("failed", 1, level="ERROR", logger="app.db", exception=TRACEBACK)]
+    asking(lambda _id, _deadline_s: answer(*logs), connected(A)).collect(mine, soon())
+    assert list(records(text(bundle, f"logs/{A}.log").splitlines())) == [
+        Record("came", NOW + 250_000_000, "INFO", "app"),
+        Record("failed", NOW + S + 250_000_000, "ERROR", "app.db", TRACEBACK),
+    ]
 
 
 def test_nobody_connected_is_a_note_and_no_failure() -> None:

@@ -70,6 +70,24 @@ class Series:
     attributes: Mapping[str, str] = field(default_factory=dict)
 
 
+class Pace:
+    """Whether there is time for one more piece of work that takes no longer than the longest so far."""
+
+    def __init__(self, stop_s: float, monotonic_s: Callable[[], float]) -> None:
+        self._stop_s = stop_s
+        self._monotonic_s = monotonic_s
+        self._last_s: float | None = None
+        self._longest_s = 0.0
+
+    def has_time(self) -> bool:
+        """Asked before each piece."""
+        now_s = self._monotonic_s()
+        if self._last_s is not None:
+            self._longest_s = max(self._longest_s, now_s - self._last_s)
+        self._last_s = now_s
+        return now_s + self._longest_s < self._stop_s
+
+
 @dataclass
 class MetricsCollector:
     """Implements parts.Collector. history: readings of databases and caches, by the name of the source."""
@@ -96,14 +114,14 @@ class MetricsCollector:
         if len(seen) > INSTANCES_MAX:
             sink.note(f"Of {len(seen)} processes the {INSTANCES_MAX} that were heard of last are in {PATH}.")
             seen = sorted(seen, key=lambda one: one.last_seen_ns)[-INSTANCES_MAX:]
-        stop_s = deadline_s - KEPT_BACK_S
+        pace = Pace(deadline_s - KEPT_BACK_S, self.monotonic_s)
         found = list(processes(self.reader, self.service, seen, steps))
         requests = Requests(steps)
-        reached = requests.read(self.reader, self.service, lambda: self.monotonic_s() < stop_s)
+        reached = requests.read(self.reader, self.service, pace.has_time)
         if reached:
             sink.note(f"There was no time to read the requests of the first {reached} of {steps.count} minutes.")
         found.extend(requests.series())
-        unread, lag = loops(self.reader, self.service, steps, lambda: self.monotonic_s() < stop_s)
+        unread, lag = loops(self.reader, self.service, steps, pace.has_time)
         if unread:
             sink.note(f"There was no time to read the event loops of the first {unread} of {steps.count} minutes.")
         found.extend(lag)
