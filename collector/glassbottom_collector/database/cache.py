@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +78,10 @@ class Redis:
     pause: Callable[[float], None] = time.sleep
     sample_s: float = 2.0
     budget_s: float = 10.0
+    name: str = field(init=False)
 
-    @property
-    def name(self) -> str:
-        """See Collector."""
-        return f"redis.{self.target.name}"
+    def __post_init__(self) -> None:
+        self.name = f"redis.{self.target.name}"
 
     def plan(self) -> Sequence[Planned]:
         """The commands."""

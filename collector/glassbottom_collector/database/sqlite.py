@@ -10,7 +10,7 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,10 @@ class Sqlite:
     label: str
     path: Path
     budget_s: float = 8.0
+    name: str = field(init=False)
 
-    @property
-    def name(self) -> str:
-        """See Collector."""
-        return f"sqlite.{self.label}"
+    def __post_init__(self) -> None:
+        self.name = f"sqlite.{self.label}"
 
     def plan(self) -> Sequence[Planned]:
         """The statements."""
