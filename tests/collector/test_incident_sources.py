@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,8 @@ from glassbottom_collector.config import CommitConfig, StorageConfig
 from glassbottom_collector.incident.assemble import Outcome, Subject, assemble
 from glassbottom_collector.incident.bundle import Bundle, BundleSink
 from glassbottom_collector.incident.from_store import SUBJECTS, collectors
-from glassbottom_collector.incident.history import CONNECTIONS, HIT_RATIO, Reading
-from glassbottom_collector.incident.metrics import PATH, MetricsCollector, Pace
+from glassbottom_collector.incident.history import CONNECTIONS, HIT_RATIO, UNITS, Reading
+from glassbottom_collector.incident.metrics import GAUGES, PATH, RATES, MetricsCollector, Pace
 from glassbottom_collector.incident.parts import CollectingError
 from glassbottom_collector.model.code import Frame, Stack, stack_id, type_id
 from glassbottom_collector.model.heap import Definitions, MetricPoint
@@ -244,6 +245,14 @@ def test_what_databases_said_stands_at_its_minute(told: dict[str, Any]) -> None:
     connections = values(told, CONNECTIONS, glassbottom_source="orders")
     assert (connections[57], connections[56]) == (12.0, None)
     assert values(told, HIT_RATIO)[57] == 0.99
+
+
+def test_every_series_and_every_file_is_described(told: dict[str, Any], root: Path) -> None:
+    described = (root / "docs" / "incident-files.md").read_text()
+    names = {one["name"] for one in told["series"]} | {*GAUGES, *UNITS} | {name for name, *_ in RATES.values()}
+    assert sorted(name for name in names if f"`{name}`" not in described) == []
+    files = [path.rpartition("/")[2] for _, path, *_ in SUBJECTS]
+    assert [name for name in files if f"`{name}`" not in described] == []
 
 
 def test_when_the_time_is_over_the_oldest_minutes_are_missing(reader: Reader) -> None:
