@@ -187,7 +187,7 @@ def _incidents(
     kept = IncidentStore(config.storage.path / "incidents", limits, clock_ns)
     key = read_key(chosen.key_file)
     states = StateOrders(relay, captures, asyncio.get_running_loop(), clock_ns)
-    sources = ServiceSources(config, store.reader, live, states, store.take_out)
+    sources = ServiceSources(config, store.reader, live, states, store.take_out, key)
 
     def redactor() -> Redactor:
         return Redactor(key or new_key(), map_addresses=chosen.map_addresses)

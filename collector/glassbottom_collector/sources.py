@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .archive.rows import RowsCollector, TakenOut
 from .captures import CaptureStore
@@ -33,6 +34,7 @@ KEY_BYTES_MIN = 32
 STATE_BYTES_MAX = 16 << 20
 LEASE_S = 60.0
 LIVE_WAIT_S = 5.0
+CONNECT_S = 5.0
 
 
 def read_key(path: Path | None) -> bytes | None:
@@ -146,6 +148,28 @@ class Impossible:
         raise CollectingError(self.sentence)
 
 
+@dataclass
+class InLane:
+    """A collector that waits for others: nobody asks a node in two ways at a time."""
+
+    collector: Collector
+    lane: str
+
+    @property
+    def name(self) -> str:
+        return self.collector.name
+
+    @property
+    def budget_s(self) -> float:
+        return self.collector.budget_s
+
+    def plan(self) -> Sequence[Planned]:
+        return self.collector.plan()
+
+    def collect(self, sink: Sink, deadline_s: float) -> None:
+        self.collector.collect(sink, deadline_s)
+
+
 class ServiceSources:
     """Implements incident.capture.Sources over everything that is configured."""
 
@@ -156,12 +180,14 @@ class ServiceSources:
         live: LiveElsewhere,
         order_state: Callable[[str, str, float], bytes],
         take_out: Callable[[str, Span], TakenOut],
+        key: bytes | None,
     ) -> None:
         self._config = config
         self._reader = reader
         self._live = live
         self._order_state = order_state
         self._take_out = take_out
+        self._key = key
 
     @contextmanager
     def collecting(self, subject: Subject, *, activity: bool, redactor: Harmless) -> Iterator[Sequence[Collector]]:
@@ -187,22 +213,57 @@ class ServiceSources:
     def _of_database(
         self, database: DatabaseConfig, subject: Subject, activity: bool, redactor: Harmless, stack: ExitStack
     ) -> Sequence[Collector]:
-        from .database.connection import Target
-        from .database.postgres import postgres
+        from .database import every
 
-        if database.kind != "postgresql":
-            return []
-        target = Target(database.name, database.replica, database.primary, database.password_file)
         try:
-            found = postgres(target, subject.issue, redactor.sql, activity=activity)
+            found, close = every.collectors(database, subject.issue, redactor.sql, activity=activity)
         except CollectingError as error:
-            return [Impossible(f"postgres.{database.name}", str(error))]
-        stack.callback(found.close)
-        return found.collectors()
+            return [Impossible(f"{database.kind}.{database.name}", str(error))]
+        stack.callback(close)
+        if database.kind != "postgresql" or not database.replica or not database.sample.rows_per_table:
+            return found
+        # Before the last, which looks at how far the replica has fallen behind by then.
+        return [*found[:-1], self._sample_of(database, subject), found[-1]]
 
-    def examine(self, service: str) -> Sequence[Check]:  # noqa: ARG002 - likewise
+    def _sample_of(self, database: DatabaseConfig, subject: Subject) -> Collector:
+        from .database.connection import Guards, Target, connect
+        from .database.postgres import where
+        from .sample import SampleCollector, SampleSettings
+
+        target = Target(database.name, database.replica, "", database.password_file)
+
+        @contextmanager
+        def connection() -> Iterator[Any]:
+            session = connect(target, "standby", subject.issue, Guards(), time.monotonic() + CONNECT_S)
+            try:
+                yield session.connection
+            finally:
+                session.close()
+
+        chosen = database.sample
+        settings = SampleSettings(
+            rows_per_table=chosen.rows_per_table,
+            allow=chosen.allow,
+            mask=chosen.mask,
+            leave_out=chosen.leave_out,
+            references=chosen.references,
+        )
+        collector = SampleCollector(
+            database.name, connection, settings, self._key or new_key(), node=where(database.replica)
+        )
+        return InLane(collector, f"{database.name}.standby")
+
+    def examine(self, service: str) -> Sequence[Check]:
         """Databases, each in turn."""
-        return []
+        found: list[Check] = []
+        for database in self._databases(service):
+            from .database import every
+
+            found += [
+                Check(f"{database.kind} {database.name}", one.name, one.state, one.sentence)
+                for one in every.examine(database)
+            ]
+        return found
 
     def _databases(self, service: str) -> Sequence[DatabaseConfig]:
         return [one for one in self._config.databases if not (one.service and service) or one.service == service]

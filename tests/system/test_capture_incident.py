@@ -165,6 +165,8 @@ def test_the_archive_has_the_state_around_the_incident_no_canary_and_the_primary
     for wanted in (
         "db/orders/schema.sql",
         "db/orders/sizes.json",
+        "db/orders/data/public.customers.csv",
+        "db/orders/fk.json",
         "db/orders/locks.json",
         "logs/patterns.json",
         "metrics/metrics.json",

@@ -66,8 +66,11 @@ class Collector(Protocol):
     """Looks at one thing. `name` is unique in a capture and names its entry in manifest.json, such as `postgres.locks`.
     budget_s: it is told to end then; a collector must set its own timeouts so that it does."""
 
-    name: str
-    budget_s: float
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def budget_s(self) -> float: ...
 
     def plan(self) -> Sequence[Planned]:
         """Everything collect() would read, without reading it."""
