@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ from glassbottom_collector.database.postgres import postgres as collectors_of
 from glassbottom_collector.incident.parts import CollectingError, Collector, RefusedError
 
 from tests.support.collecting import Kept, collected, without_literals
-from tests.support.postgres import Cluster
+from tests.support.postgres import Cluster, pooled
 
 pytestmark = pytest.mark.once
 
@@ -321,9 +323,6 @@ def test_three_sessions_that_block_each_other_are_a_chain_from_the_root(
 
 
 def test_a_server_that_stops_answering_does_not_hold_the_capture(postgres: Cluster, shop: tuple[str, str]) -> None:
-    import os
-    import signal
-
     with capturing(postgres, shop) as found:
         collected(named(found, "settings"))
         assert found.standby is not None
@@ -345,3 +344,24 @@ def test_the_plan_names_every_statement_and_reads_nothing(postgres: Cluster, sho
     assert {each.role for each in planned} == {"standby"}
     assert any(each.what.startswith("pg_dump --schema-only") for each in planned)
     assert all(each.timeout_s <= 15.0 for each in planned)
+
+
+def test_behind_a_pooler_that_refuses_settings_every_transaction_sets_them(
+    postgres: Cluster, shop: tuple[str, str]
+) -> None:
+    name, role = shop
+    with pooled(postgres.standby, role) as conninfo:
+        found = collectors_of(Target("orders", f"{conninfo} dbname={name} user={role}"), "pooled", without_literals)
+        try:
+            sizes = collected(named(found, "sizes")).read("db/orders/sizes.json")
+            schema = collected(named(found, "schema")).files["db/orders/schema.sql"]
+            assert found.standby is not None
+            with found.standby.use("the test", time.monotonic() + 20) as session:
+                assert session.pooled
+                with session.reading(time.monotonic() + 20) as fetch:
+                    bound = fetch("SELECT name, setting FROM pg_settings WHERE name IN ('lock_timeout', 'search_path')")
+        finally:
+            found.close()
+    assert {row["name"]: row["setting"] for row in bound} == {"lock_timeout": "500", "search_path": "pg_catalog"}
+    assert {row["table"] for row in sizes["answers"]["sizes"]["rows"]} == {"customers", "orders"}
+    assert "CREATE TABLE public.orders" in schema

@@ -244,6 +244,37 @@ def postgres_cluster() -> Iterator[Cluster]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def pooled(node: Node, user: str) -> Iterator[str]:
+    """HOST and PORT, as libpq reads them, of a real PgBouncer in front of a node: transaction pooling, as it comes."""
+    program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if program is None:
+        raise RuntimeError("pgbouncer is not on this machine: install it with `apt-get install -y pgbouncer`.")
+    port = _free_port()
+    settings = node.directory / f"pgbouncer-{port}.ini"
+    users = settings.with_suffix(".users")
+    settings.write_text(
+        f"[databases]\n* = host={node.directory} port={node.port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
+        f"listen_port = {port}\nunix_socket_dir =\nauth_type = trust\nauth_file = {users}\npool_mode = transaction\n"
+    )
+    users.write_text(f'"{user}" ""\n')
+    users.chmod(0o644)
+    settings.chmod(0o644)
+    with subprocess.Popen(_as_user([program, str(settings)]), stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            said = ""
+            for line in process.stderr:
+                said += line
+                if "process up" in line:
+                    break
+            else:
+                raise RuntimeError(f"pgbouncer did not start:\n{said}")
+            yield f"host=127.0.0.1 port={port}"
+        finally:
+            process.kill()
+
+
 def _as_user(command: list[str]) -> list[str]:
     """A command as the server's user where we are root, and interrupted when this process ends, however it ends."""
     if not shutil.which("setpriv"):
