@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
@@ -56,17 +57,23 @@ class _Looking:
 def new_in(text: bytes, spans: Iterable[Span]) -> list[Span]:
     """Those of the finds that hold more than tokens of ours."""
     ours = [match.span() for match in matches(OURS, text)] if b"<redacted:" in text else []
-    return [span for span in spans if not ours or _is_new(text, span, ours)]
+    if not ours:
+        return list(spans)
+    ends = [end for _, end in ours]
+    return [span for span in spans if _is_new(text, span, ours, bisect_right(ends, span.start))]
 
 
-def _is_new(text: bytes, span: Span, ours: list[tuple[int, int]]) -> bool:
-    """Whether a find holds more than tokens of ours: letters or digits beside them."""
+def _is_new(text: bytes, span: Span, ours: list[tuple[int, int]], first: int) -> bool:
+    """Whether a find holds more than tokens of ours, of which `first` is the first that ends behind its beginning:
+    letters or digits beside them."""
     rest = []
     at = span.start
-    for start, end in ours:
-        if end > span.start and start < span.end:
-            rest.append(text[at : max(at, start)])
-            at = max(at, end)
+    for index in range(first, len(ours)):
+        start, end = ours[index]
+        if start >= span.end:
+            break
+        rest.append(text[at : max(at, start)])
+        at = max(at, end)
     if at == span.start:
         return True
     rest.append(text[at : span.end])

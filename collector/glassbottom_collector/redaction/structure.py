@@ -145,8 +145,15 @@ def _is_harmless(password: bytes) -> bool:
 
 
 def _under_names(text: bytes) -> Iterator[Span]:
+    # A name within a value that was taken is not looked at again: the work would grow with the square of a text that is
+    # made of names.
+    taken = 0
     for match in matches(_UNDER_A_NAME, text):
-        yield from _value_of(text, match.group(1), match.end())
+        if match.end() < taken:
+            continue
+        for span in _value_of(text, match.group(1), match.end()):
+            taken = max(taken, span.end)
+            yield span
     for pair in (_PAIR, _NAMED_PAIR):
         for match in matches(pair, text):
             yield from _value_beside(text, match, surely=pair is _NAMED_PAIR or b"alue" in match.group())
