@@ -37,9 +37,10 @@ COLLECTOR_ARROWS: dict[str, set[str]] = {
     "redaction": {"errors"},
     "logs": PLAIN,
     "incident.parts": set(),
+    "incident.history": set(),
     # What it brings of its own it asks as the API does: of a Reader, judged by leaks, timing and findings.
-    "incident": PLAIN | {"incident.parts", "storage", "leaks", "timing", "findings", "logs"},
-    "database": PLAIN | {"incident.parts", "redaction"},
+    "incident": PLAIN | {"incident.parts", "incident.history", "storage", "leaks", "timing", "findings", "logs"},
+    "database": PLAIN | {"incident.parts", "incident.history", "redaction"},
     "sample": PLAIN | {"incident.parts", "database", "redaction"},
     "archive": PLAIN | {"config", "storage", "incident.parts"},
     "ingest": PLAIN | {"wire", "storage", "captures", "config", "__init__"},
@@ -48,12 +49,23 @@ COLLECTOR_ARROWS: dict[str, set[str]] = {
     # With server, the composition: which sources an incident has.
     "archived": PLAIN | {"archive", "config", "server", "storage.embedded"},
     "sources": PLAIN
-    | {"config", "storage", "captures", "redaction", "incident", "incident.parts", "archive", "database", "sample"},
+    | {
+        "config",
+        "storage",
+        "captures",
+        "redaction",
+        "incident",
+        "incident.parts",
+        "incident.history",
+        "archive",
+        "database",
+        "sample",
+    },
     "cli": {"wire", "pprof", "__init__"},
     "demo": {"cli", "wire", "errors", "__init__"},
     "server": PLAIN
     | {"wire", "config", "storage", "storage.embedded", "captures", "ingest", "api", "__init__"}
-    | {"incident", "redaction", "sources"},
+    | {"incident", "incident.history", "redaction", "sources"},
 }
 AGENT_PLAIN = {"_clock", "_config", "_errors", "_greenlets", "_guard", "_log", "_threads", "_identity", "_redact"}
 AGENT_ARROWS: dict[str, set[str]] = {
