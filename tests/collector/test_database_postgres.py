@@ -192,6 +192,9 @@ def test_a_capture_stops_when_the_replica_falls_behind(postgres: Cluster, shop: 
                 collected(named(found, "sizes"))
         with pytest.raises(RefusedError, match="nothing more is read"):
             collected(named(found, "indexes"))
+        told = collected(named(found, "replication")).read("db/orders/replication.json")["standby"]
+    assert "fallen behind" in told["failed"]
+    assert [lag["behind_bytes"] > 1000 for _, lag in told["lag_while_capturing"]] == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from typing import Any
 from ..incident.parts import CollectingError, Collector, Planned, RefusedError, Sink
 from . import pack
 from .connection import Guards, NodeRole, Session, Target, connect
+from .lag import LAG, Lag
 
 RedactSql = Callable[[str, str], str]
 """(statement, place) -> the statement without its literals."""
@@ -44,6 +45,7 @@ class Node:
         self._lock = threading.Lock()
         self._session: Session | None = None
         self._refused: CollectingError | None = None
+        self.lags: list[tuple[str, Lag]] = []
 
     @property
     def label(self) -> str:
@@ -69,6 +71,8 @@ class Node:
             try:
                 if self._session is None or self._session.connection.closed:
                     self._session = connect(self.target, self.role, self.issue, self.guards, deadline_s)
+                    self.lags += self._session.lags
+                    self._session.lags = self.lags
                 else:
                     self._session.check_lag(who, deadline_s)
             except RefusedError as error:
@@ -226,8 +230,6 @@ class Replication:
 
     def plan(self) -> Sequence[Planned]:
         """See Collector."""
-        from .lag import LAG
-
         planned = []
         if self.standby is not None:
             planned.append(Planned(LAG.strip(), self.standby.label, "standby", "cheap", 2.0))
@@ -261,11 +263,20 @@ class Replication:
                     document[key] = part
                     told = told or session
             except CollectingError as error:
-                document[key] = {"node": node.label, "role": node.role, "failed": str(error)}
+                # How it fell behind is worth most when that is why nothing more was read.
+                lags = [[who, lag.as_dict()] for who, lag in node.lags]
+                document[key] = {
+                    "node": node.label,
+                    "role": node.role,
+                    "failed": str(error),
+                    "lag_while_capturing": lags,
+                }
                 failed = error
-        if told is None:
-            raise failed or CollectingError("No node is configured.")
-        sink.json(self.path, document, node=told.node, role=told.role)
+        node = self.standby or self.primary
+        assert node is not None
+        if told is None and not node.lags:
+            raise failed or CollectingError(f"{node.label} was not asked.")
+        sink.json(self.path, document, node=told.node if told else node.label, role=told.role if told else node.role)
         if failed is not None:
             sink.note(str(failed))
 

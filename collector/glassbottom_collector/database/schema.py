@@ -23,7 +23,7 @@ from .postgres import Node, ask
 LOCK_WAIT_MS = 2_000
 TABLES_WITHOUT_MAX = 500
 SCHEMA_BYTES_MAX = 16 * 2**20
-Section = Literal["", "pre-data", "post-data"]
+Section = Literal["pre-data", "post-data"]
 
 
 @dataclass
@@ -41,8 +41,10 @@ class Schema:
         return self.node.lane
 
     def plan(self) -> Sequence[Planned]:
-        """The command line, as it is for a database without locked tables."""
-        return [Planned(" ".join(command("pg_dump", "", ())), self.node.label, "standby", "medium", self.budget_s)]
+        """The command lines, as they are for a database without locked tables."""
+        sections: tuple[Section, ...] = ("pre-data", "post-data")
+        lines = [" ".join(command("pg_dump", section, ())) for section in sections]
+        return [Planned(line, self.node.label, "standby", "medium", self.budget_s) for line in lines]
 
     def collect(self, sink: Sink, deadline_s: float) -> None:
         """See Collector. Writes the whole schema, and its two sections beside it, for loading rows in between."""
@@ -56,14 +58,15 @@ class Schema:
                     "grant pg_read_all_data, or SELECT on the schema."
                 )
             stem = self.path.removesuffix(".sql")
-            sections: tuple[tuple[Section, str], ...] = (
-                ("", self.path),
-                ("pre-data", f"{stem}-pre-data.sql"),
-                ("post-data", f"{stem}-post-data.sql"),
-            )
-            for section, path in sections:
-                text = dump(self.node, session, section, [*locked, *unreadable], deadline_s)
-                sink.text(path, text, node=session.node, role=session.role)
+            without = [*locked, *unreadable]
+            before = dump(self.node, session, "pre-data", without, deadline_s)
+            after = dump(self.node, session, "post-data", without, deadline_s)
+        for path, text in (
+            (self.path, before + after),
+            (f"{stem}-pre-data.sql", before),
+            (f"{stem}-post-data.sql", after),
+        ):
+            sink.text(path, text, node=session.node, role=session.role)
         for schema, table in locked:
             sink.note(f"{schema}.{table} is locked exclusively; its definition is left out.")
         if unreadable:
@@ -123,7 +126,7 @@ def command(program: str, section: Section, without: Sequence[tuple[str, str]]) 
     """The command line, but for where to connect."""
     line = [program, "--schema-only", "--no-owner", "--no-privileges", "--no-password"]
     line.append(f"--lock-wait-timeout={LOCK_WAIT_MS}")
-    line += [f"--section={section}"] if section else []
+    line.append(f"--section={section}")
     return line + [f"--exclude-table={_quoted(schema)}.{_quoted(table)}" for schema, table in without]
 
 
