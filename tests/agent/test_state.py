@@ -32,6 +32,11 @@ glassbottom.init(
 )
 logging.getLogger("shop").warning("paid by %s with token=%s", "Ann", "hunter2hunter2")
 glassbottom.describe("flags", lambda: {"new_basket": True, "basket_token": "hunter2hunter2"})
+from opentelemetry.sdk.trace import TracerProvider
+tracer = TracerProvider().get_tracer("shop")
+with tracer.start_as_current_span("browse"):
+    pass
+paying = tracer.start_span("pay", attributes={"card": "hunter2hunter2"})
 waiting, goes_on = threading.Event(), threading.Event()
 
 def wait_for_the_test(password):
@@ -75,7 +80,8 @@ def test_it_holds_the_process_as_it_is(told: dict[str, Any]):
     assert found["packages"]["pytest"] == pytest.__version__
     assert found["garbage_collector"]["enabled"] is True
     assert len(found["garbage_collector"]["generations"]) == 3
-    assert found["spans"] == {"total": 0, "spans": []}
+    (span,) = found["spans"]["spans"]
+    assert (span["name"], span["age_ms"] > 0, found["spans"]["total"]) == ("pay", True, 1)
     assert found["described"]["flags"]["new_basket"] is True
     assert told["facts"]["parts_failed"] == 0
     assert told["facts"]["log_records"] == len(told["logs"]) == 1
@@ -103,7 +109,7 @@ def test_of_the_environment_only_what_the_list_names_is_in_it(told: dict[str, An
 
 
 def test_no_secret_is_in_it_wherever_it_stood(told: dict[str, Any]):
-    """An argument, a log line, an allowed variable, one that is not, what was described."""
+    """An argument, a log line, an allowed variable, one that is not, what was described, an attribute of a span."""
     assert "hunter2" not in told["text"]
 
 
