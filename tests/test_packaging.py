@@ -20,6 +20,8 @@ IN_SDIST = {
     "pyproject.toml",
     "agent/glassbottom/_native.pyi",
     "agent/glassbottom/py.typed",
+    "collector/glassbottom_collector/database/packs/postgresql.toml",
+    "collector/glassbottom_collector/database/packs/sizes.sql",
     "collector/glassbottom_collector/storage/embedded/day.sql",
 }
 IN_WHEEL = {
@@ -30,6 +32,8 @@ IN_WHEEL = {
     "glassbottom_collector/cli/__init__.py",
     "glassbottom_collector/demo/shop.py",
     "glassbottom_collector/pprof/v1/profile_pb2.py",
+    "glassbottom_collector/database/packs/postgresql.toml",
+    "glassbottom_collector/database/packs/sizes.sql",
     "glassbottom_collector/storage/embedded/day.sql",
 }
 
