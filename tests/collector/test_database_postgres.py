@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -368,3 +369,29 @@ def test_behind_a_pooler_that_refuses_settings_every_transaction_sets_them(
     assert {row["name"]: row["setting"] for row in bound} == {"lock_timeout": "500", "search_path": "pg_catalog"}
     assert {row["table"] for row in sizes["answers"]["sizes"]["rows"]} == {"customers", "orders"}
     assert "CREATE TABLE public.orders" in schema
+
+
+def test_a_password_comes_from_its_file_and_is_in_no_sentence(postgres: Cluster, tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("right-canary\n")
+    options = "LOGIN PASSWORD 'right-canary' IN ROLE pg_monitor, with_password"
+    with (
+        postgres.database("CREATE TABLE a (i int)") as name,
+        postgres.role(options, "GRANT SELECT ON a TO {role}", database=name) as role,
+    ):
+        target = Target("orders", postgres.standby.conninfo(name, role, tcp=True), password_file=file)
+        found = collectors_of(target, "7", without_literals)
+        assert "CREATE TABLE public.a" in collected(named(found, "schema")).files["db/orders/schema.sql"]
+        found.close()
+
+        file.write_text("wrong-canary\n")
+        with pytest.raises(CollectingError, match="password authentication failed") as caught:
+            collected(named(found, "sizes"))
+    assert "canary" not in str(caught.value)
+
+
+def test_a_password_in_a_connection_string_is_refused() -> None:
+    found = collectors_of(Target("orders", "host=127.0.0.1 password=canary"), "7", without_literals)
+    with pytest.raises(RefusedError, match="holds a password; put it into password_file") as caught:
+        collected(named(found, "sizes"))
+    assert "canary" not in str(caught.value)
