@@ -239,7 +239,9 @@ class Agent:
             config.commands, self.clock, self._take_snapshot, self._desk.order, self.sender.answer
         )
         self._probes = probes(config, self.queue, self.clock, self.guard)
-        self._logs = logs.Ring(config.captures.log_records) if config.captures.log_records else None
+        # Where nobody may ask for the state, nothing is kept for it.
+        records_max = config.captures.log_records if "state" in config.commands else 0
+        self._logs = logs.Ring(records_max) if records_max else None
         self._signal = IncidentSignal(config.captures.incident_signal, self.sender.wake, self.clock.time_ns)
         self._due_s: dict[str, float] = {}
         self._snapshot_wanted = False
@@ -298,6 +300,8 @@ class Agent:
                 logs.uninstall(self._logs)
         with self.guard.guarded("signal.stop"):
             self._signal.stop()
+        if _describe.subject == self._subject:
+            _describe.subject = dict
         for probe in self._probes:
             with self.guard.guarded(f"{probe.name}.stop"):
                 probe.stop(max(timeout_s, 0.2))

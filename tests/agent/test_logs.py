@@ -286,12 +286,13 @@ assert "glassbottom" not in logging.Logger.callHandlers.__globals__["__name__"]
     assert done.stdout == "['by the last resort', 'configured']\n"
 
 
-def test_with_no_records_to_keep_logging_is_not_touched():
-    code = """
+@pytest.mark.parametrize("option", ["log_records=0", "commands='snapshot'"])
+def test_with_no_records_to_keep_or_nobody_who_may_ask_logging_is_not_touched(option: str):
+    code = f"""
 import logging
 before = logging.Logger.callHandlers
 import glassbottom
-glassbottom.init(service="x", connect_delay_s=60, log_records=0)
+glassbottom.init(service="x", connect_delay_s=60, {option})
 assert logging.Logger.callHandlers is before
 assert "log_records" not in glassbottom.status()["statistics"]
 """
