@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import sys
+import time
 from importlib import resources
 
 import pytest
@@ -267,6 +268,22 @@ def test_very_long_lines_and_large_texts_are_worked_on_in_pieces(redactor: Redac
     assert SECRET not in redacted
     assert redacted.count("<redacted:") == 5
     assert [entry["line"] for entry in redactor.ledger()] == [1, 1, 2, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "piece", ["password=", 'password="', '"token":[', "cookie: a=b; ", "password=a,b=c,", "%2541", '\\"']
+)
+def test_a_text_that_is_made_of_names_takes_no_more_than_its_length(redactor: Redactor, piece: str) -> None:
+    """Twice as long takes about twice the time; with the square it would be four times. The bound is far from both."""
+    pieces = [piece * (size // len(piece)) for size in (4_000, 32_000)]
+    short, long = (cpu_seconds(lambda text=text: redactor.text(text, "a")) for text in pieces)
+    assert long < 24 * max(short, 0.01)
+
+
+def cpu_seconds(work) -> float:
+    begin = time.process_time()
+    work()
+    return time.process_time() - begin
 
 
 def test_names_need_an_extra_and_its_absence_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
