@@ -29,11 +29,13 @@ CREATE DOMAIN postcode AS varchar(10) CHECK (VALUE ~ '^[1-9][0-9]{4}$');
 CREATE TABLE countries (code char(2) PRIMARY KEY, title text NOT NULL);
 CREATE TABLE tenants (id int PRIMARY KEY, name text NOT NULL UNIQUE);
 CREATE TABLE customers (
-  tenant_id int NOT NULL REFERENCES tenants, id bigint GENERATED ALWAYS AS IDENTITY, country char(2) REFERENCES countries,
+  tenant_id int NOT NULL REFERENCES tenants, id bigint GENERATED ALWAYS AS IDENTITY,
+  country char(2) REFERENCES countries,
   email citext NOT NULL, handle varchar(14) CHECK (handle ~ '^[a-z][a-z0-9]*$'), phone text, card text, card_no bigint,
   zip postcode, state mood NOT NULL DEFAULT 'fine',
   plan text NOT NULL DEFAULT 'free' CHECK (plan IN ('free', 'paid')), born date, ip inet,
-  profile jsonb, raw json, tags text[], scores int[], photo bytea, uid uuid NOT NULL, bio text, doc xml, search tsvector,
+  profile jsonb, raw json, tags text[], scores int[], photo bytea, uid uuid NOT NULL, bio text, doc xml,
+  search tsvector,
   facts hstore, couple pair, place point, during daterange, mac macaddr, seen_at timestamptz, favourite bigint,
   active boolean, balance numeric(10,2) CHECK (balance >= 0), password text,
   mail_key text GENERATED ALWAYS AS (lower(email::text)) STORED,
@@ -77,7 +79,8 @@ SELECT 1 + i % 20, CASE WHEN i % 5 > 0 THEN chr(65 + i % 60 / 26) || chr(65 + i 
   ROW('canary', 'canary')::pair, point(52.5, i), daterange('2026-01-01', '2026-01-01'::date + i), '08:00:2b:01:02:03',
   '2026-03-01'::timestamptz + i * interval '1 hour', i % 2 = 0, i, 'canary-password-' || i
 FROM generate_series(1, {ROWS}) i;
-INSERT INTO staff SELECT i, CASE WHEN i = 5 THEN 5 ELSE nullif(i / 2, 0) END, lpad((i * 7)::text, 4, '0') FROM generate_series(1, 60) i;
+INSERT INTO staff SELECT i, CASE WHEN i = 5 THEN 5 ELSE nullif(i / 2, 0) END, lpad((i * 7)::text, 4, '0')
+FROM generate_series(1, 60) i;
 INSERT INTO orders (tenant_id, customer_id, parent_id, staff_id, created_at, shipped_at, note, ref)
 SELECT c.tenant_id, CASE WHEN i % 7 > 0 THEN c.id END, CASE WHEN i > 100 THEN i - 100 END, 1 + i % 60,
   '2026-01-01'::timestamptz + i * interval '1 min', CASE WHEN i % 3 > 0 THEN '2026-06-01'::timestamptz END,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .rows import Row
-from .schema import Check, Column, Table, quoted
+from .schema import PARAMETER, Check, Column, Table, quoted, with_parameters
 
 if TYPE_CHECKING:
     import psycopg
@@ -68,22 +68,16 @@ def _refused(
     import psycopg
 
     given = [(place, column) for place, column in enumerate(table.columns) if not column.generated]
-    arrays = ", ".join("%s::text[]" for _ in given)
+    arrays = ", ".join(f"{PARAMETER}::text[]" for _ in given)
     aliases = ", ".join(f"c{place}" for place, _ in given)
     casts = ", ".join(f"c{place}::{_cast(column)} AS {quoted(column.name)}" for place, column in given)
-    computed = ", ".join(
-        f"({column.default.replace('%', '%%')}) AS {quoted(column.name)}"
-        for column in table.columns
-        if column.generated
-    )
-    tests = ", ".join(f"({check.expression.replace('%', '%%')}) IS FALSE" for check in checks)
+    computed = ", ".join(f"({column.default}) AS {quoted(column.name)}" for column in table.columns if column.generated)
+    tests = ", ".join(f"({check.expression}) IS FALSE" for check in checks)
     name = quoted(table.table)
-    statement = f"SELECT {PLACE}, {casts} FROM unnest({arrays}) WITH ORDINALITY x({aliases}, {PLACE})".replace(
-        '"%', '"%%'
-    )
+    statement = f"SELECT {PLACE}, {casts} FROM unnest({arrays}) WITH ORDINALITY x({aliases}, {PLACE})"
     if computed:
         statement = f"SELECT {name}.*, {computed} FROM ({statement}) AS {name}"
-    statement = f"SELECT {PLACE}, ARRAY[{tests}] FROM ({statement}) AS {name}"
+    statement = with_parameters(f"SELECT {PLACE}, ARRAY[{tests}] FROM ({statement}) AS {name}")
     found = []
     for start in range(0, len(rows), ROWS_PER_STATEMENT):
         part = rows[start : start + ROWS_PER_STATEMENT]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .rows import Row
 from .schema import ForeignKey
 
+NAME_CHARACTERS_MAX = 90
+_OTHERS = re.compile(r"[^A-Za-z0-9_-]+")
 _QUOTED = frozenset(',"\n\r\\ \t')
 
 
@@ -16,6 +20,19 @@ def csv_of(columns: Sequence[str], rows: Iterable[Row]) -> str:
     of the lines: where a row stood in its table is not told."""
     lines = sorted(",".join(["" if value is None else field(value) for value in row]) for row in rows)
     return "\n".join([",".join(map(field, columns)), *lines]) + "\n"
+
+
+def file_name(table: str) -> str:
+    """Of the CSV of SCHEMA.TABLE, as an archive takes it: what is no letter, digit, - or _ of ASCII is `=XX`, and what
+    is too long ends in a hash. sample.json tells which file is whose."""
+    schema, _, rest = table.partition(".")
+    parts = [
+        _OTHERS.sub(lambda found: "".join(f"={byte:02X}" for byte in found[0].encode()), one) for one in (schema, rest)
+    ]
+    name = ".".join(parts)
+    if len(name) > NAME_CHARACTERS_MAX:
+        name = f"{name[: NAME_CHARACTERS_MAX - 17]}-{hashlib.sha256(table.encode()).hexdigest()[:16]}"
+    return f"{name}.csv"
 
 
 def field(text: str) -> str:

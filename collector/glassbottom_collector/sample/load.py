@@ -78,13 +78,9 @@ def load(
 def load_members(
     connection: psycopg.Connection[Any], name: str, members: Mapping[str, str], pre_data: str, post_data: str
 ) -> LoadReport:
-    """The same from the members of an archive, `db/NAME/data/*.csv` and `db/NAME/fk.json`."""
-    top = f"db/{name}/data/"
-    files = {
-        path.removeprefix(top).removesuffix(".csv"): text
-        for path, text in members.items()
-        if path.startswith(top) and path.endswith(".csv")
-    }
+    """The same from the members of an archive: `db/NAME/sample.json`, `db/NAME/fk.json`, `db/NAME/data/*.csv`."""
+    tables = json.loads(members[f"db/{name}/sample.json"])["tables"]
+    files = {one["table"]: members[f"db/{name}/data/{one['file']}"] for one in tables}
     return load(connection, pre_data, post_data, files, json.loads(members.get(f"db/{name}/fk.json", "[]")))
 
 

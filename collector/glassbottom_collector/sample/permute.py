@@ -15,6 +15,7 @@ import hmac
 from functools import lru_cache
 
 ROUNDS = 8
+HALVES_MAX = 20_000  # remembered for each domain
 HASHED_FROM = 1 << 64  # from this many values on a hash is unique enough: 10**5 values meet with 1 in 3 * 10**9
 # Integers keep the number of their digits and the type they fit into, whichever column they are looked at in.
 _EDGES = sorted({*(10**digits for digits in range(1, 39)), 1 << 15, 1 << 31, 1 << 63})
@@ -29,6 +30,7 @@ class Keyed:
 
     def __init__(self, key: bytes, domain: str) -> None:
         self._key = hmac.digest(key, domain.encode(), hashlib.sha256)
+        self._halves: dict[bytes, int] = {}
 
     def digest(self, text: str) -> bytes:
         """32 bytes that depend on the key, the domain and the text."""
@@ -48,11 +50,23 @@ class Keyed:
         while True:
             left, right = number >> half_bits, number & mask
             for round_ in range(ROUNDS):
-                mac = hmac.digest(self._key, b"f%c" % round_ + right.to_bytes(size, "big") + tail, hashlib.sha256)
-                left, right = right, left ^ (int.from_bytes(mac[:size], "big") & mask)
+                left, right = (
+                    right,
+                    left ^ (self._half(b"f%c" % round_ + right.to_bytes(size, "big") + tail, size) & mask),
+                )
             number = left << half_bits | right
             if number < limit:
                 return number
+
+    def _half(self, asked: bytes, size: int) -> int:
+        """What a round adds. Halves of short values come again and again."""
+        found = self._halves.get(asked)
+        if found is None:
+            if len(self._halves) >= HALVES_MAX:
+                self._halves.clear()
+            found = int.from_bytes(hmac.digest(self._key, asked, hashlib.sha256)[:size], "big")
+            self._halves[asked] = found
+        return found
 
     def integer(self, number: int) -> int:
         """A permutation of the integers that keeps sign, digits, and whether it fits into 2, 4 or 8 bytes. 0 stays, and

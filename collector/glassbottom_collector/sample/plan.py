@@ -97,7 +97,10 @@ class Wishes:
 
 
 def make_plan(schema: Schema, values: Mapping[Place, Sequence[str]], wishes: Wishes) -> Plan:
-    """values: of every column that was read, those that are not NULL. Raises ValueError for a wish for no column."""
+    """values: of every column that was read, those that are not NULL.
+
+    Raises UnknownNameError for a wish for no column.
+    """
     allowed = {find_column(text, schema.tables, text) for text in wishes.allow}
     forced = {find_column(text, schema.tables, text) for text in wishes.mask}
     keys = _keys(schema)

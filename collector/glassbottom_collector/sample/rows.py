@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..incident.parts import CollectingError
 from .classify import DATES, INTEGERS, TEXTS, words
-from .schema import Column, ForeignKey, Table, quoted
+from .schema import PARAMETER, Column, ForeignKey, Table, quoted, with_parameters
 
 if TYPE_CHECKING:
     import psycopg
@@ -103,12 +103,12 @@ class Rows:
                     raise LeftOutError(f"is referred to by {reference.name}, for which it has no index")
         for start in range(0, len(keys), KEYS_PER_STATEMENT):
             part = keys[start : start + KEYS_PER_STATEMENT]
-            wanted = ", ".join(f"%s::text[]::{column.base_sql}[]" for column in columns)
+            wanted = ", ".join(f"{PARAMETER}::text[]::{column.base_sql}[]" for column in columns)
             aliases = ", ".join(f"k{number}" for number in range(len(columns)))
             on = " AND ".join(
                 f"t.{quoted(column.name)} {column.equal} w.k{number}" for number, column in enumerate(columns)
             )
-            statement = (
+            statement = with_parameters(
                 f"SELECT w.place, t.tableoid::int8, t.ctid::text, {_columns(parent)} "
                 f"FROM unnest({wanted}) WITH ORDINALITY w({aliases}, place) "
                 f"JOIN {parent.sql} t ON {on} ORDER BY w.place"

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -21,13 +22,13 @@ from .close import Closure, Held, start
 from .masks import shift_of
 from .plan import COMPUTED, IMPOSSIBLE, KEPT, NULL, Domain, Place, Plan, Wishes, make_plan, prepare
 from .rows import SORTED_BYTES_MAX, Identity, Row, Rows
-from .schema import Schema, Table, read_schema
+from .schema import Check, Schema, Table, UnknownNameError, read_schema
 
 if TYPE_CHECKING:
     import psycopg
 
 KEY_BYTES_MIN = 16
-WALKS_MAX = 24
+WALKS_MAX = 64
 SCANS_MAX = 4
 
 
@@ -67,7 +68,7 @@ class Sample:
         """Every file of it by its path in an archive, for the database of this name."""
         top = f"db/{name}"
         return {
-            **{f"{top}/data/{table}.csv": text for table, text in self.files.items()},
+            **{f"{top}/data/{export.file_name(table)}": text for table, text in self.files.items()},
             f"{top}/fk.json": as_json(self.references),
             f"{top}/sample.json": as_json({"tables": self.report, "notes": self.notes}),
         }
@@ -93,7 +94,7 @@ def take(
         taking = _Taking(connection, settings, key, deadline_s, clock)
         try:
             return taking.take()
-        except ValueError as error:
+        except UnknownNameError as error:
             raise CollectingError(str(error)) from None
 
 
@@ -220,36 +221,93 @@ class _Taking:
     def _obey(self, closure: Closure, note: Callable[[str], None]) -> None:
         """Until the server would take every row: other masks for what it refuses, dates as they are where a constraint
         does not let them move, and at last without the row."""
-        unwanted: dict[str, set[Identity]] = {}
-        for name, held in self._held.items():
-            checks = allowed.checks_of(held.table)
-            waiting = list(held.rows)
-            for walk in range(WALKS_MAX + 1):
-                rows = [self._mask(held.table, held.rows[identity]) for identity in waiting]
-                failed = allowed.refused(self._connection, held.table, checks, rows, note)
-                if not failed:
-                    break
-                if walk == WALKS_MAX:
-                    unwanted[name] = {waiting[place] for place, _ in failed}
-                    constraints = ", ".join(sorted({check.name for _, check in failed}))
-                    note(f"{name}: {len(unwanted[name])} rows could not be masked as {constraints} demands.")
-                    break
-                self._other_masks(held, [(held.rows[waiting[place]], check.columns) for place, check in failed])
-                # What has changed is in these rows, and in others with the same values.
-                waiting = list(held.rows)
-        closure.mend(unwanted)
+        checks = {name: allowed.checks_of(held.table) for name, held in self._held.items()}
+        waiting = {name: list(held.rows) for name, held in self._held.items() if checks[name]}
+        failing: dict[str, list[tuple[Identity, Check]]] = {name: [] for name in waiting}
+        for walk in range(WALKS_MAX + 1):
+            refused: dict[str, list[tuple[Identity, Check]]] = {}
+            for name, identities in waiting.items():
+                held = self._held[name]
+                rows = [self._mask(held.table, held.rows[identity]) for identity in identities]
+                tell = note if walk == 0 else lambda _sentence: None
+                failed = allowed.refused(self._connection, held.table, checks[name], rows, tell)
+                if failed:
+                    refused[name] = [(identities[place], check) for place, check in failed]
+            changed = self._other_masks(refused) if walk < WALKS_MAX else set()
+            waiting = {name: self._holding(self._held[name], changed) for name in failing}
+            for name, failures in refused.items():
+                # Nothing of such a row can be masked otherwise.
+                again = set(waiting[name])
+                failing[name] += [one for one in failures if one[0] not in again]
+            if not changed:
+                break
+        for name, failures in failing.items():
+            if not failures:
+                continue
+            constraints = ", ".join(sorted({check.name for _, check in failures}))
+            count = len({identity for identity, _ in failures})
+            note(f"{name}: {count} rows could not be masked as {constraints} demands.")
+        closure.mend({name: {identity for identity, _ in failures} for name, failures in failing.items()})
+        closure.mend({name: met for name, held in self._held.items() if (met := self._met(held, note))})
 
-    def _other_masks(self, held: Held, failed: Sequence[tuple[Row, Sequence[str]]]) -> None:
-        walked: set[tuple[int, str]] = set()
-        for row, columns in failed:
-            for column in columns:
-                domain, value = self._plan.of[held.table.name, column], row[held.places[column]]
-                if domain.treatment.of == "date" and not domain.treatment.private:
-                    domain.treatment.of, domain.treatment.why = KEPT, "a constraint does not let it move"
-                    domain.use(lambda text: text, domain.attempt)
-                elif value is not None and (id(domain), value) not in walked:
-                    walked.add((id(domain), value))
-                    domain.walk(value)
+    def _other_masks(self, refused: Mapping[str, Sequence[tuple[Identity, Check]]]) -> set[tuple[str, str | None]]:
+        """(domain, value) of what has another mask now; None for all of a domain."""
+        changed: set[tuple[str, str | None]] = set()
+        for name, failures in refused.items():
+            held = self._held[name]
+            for identity, check in failures:
+                for column in self._base_columns(held.table, check.columns):
+                    domain, value = self._plan.of[name, column], held.rows[identity][held.places[column]]
+                    if domain.treatment.of == "date":
+                        # Walked on, it would move on its own; a date of birth stays private.
+                        if not domain.treatment.private:
+                            domain.treatment.of, domain.treatment.why = KEPT, "a constraint does not let it move"
+                            domain.use(lambda text: text, domain.attempt)
+                            changed.add((domain.name, None))
+                    elif value is not None and (domain.name, value) not in changed:
+                        changed.add((domain.name, value))
+                        domain.walk(value)
+        return changed
+
+    @staticmethod
+    def _base_columns(table: Table, columns: Sequence[str]) -> list[str]:
+        """With the columns that a computed one is computed from."""
+        found = []
+        for name in columns:
+            column = table.column(name)
+            found += [
+                one.name
+                for one in table.columns
+                if one.name == name
+                or (column.generated and re.search(rf"\b{re.escape(one.name)}\b", column.default) is not None)
+            ]
+        return [name for name in dict.fromkeys(found) if not table.column(name).generated]
+
+    def _holding(self, held: Held, changed: set[tuple[str, str | None]]) -> list[Identity]:
+        """Rows with a value whose mask is another one now."""
+        names = [None if one is None else one.name for one in self._domains(held.table)]
+        return [
+            identity
+            for identity, row in held.rows.items()
+            if any((name, value) in changed or (name, None) in changed for name, value in zip(names, row, strict=True))
+        ]
+
+    def _met(self, held: Held, note: Callable[[str], None]) -> set[Identity]:
+        """Rows that another row leaves no room for under a unique index: masks that have met in spite of all."""
+        found: set[Identity] = set()
+        for index in held.table.indexes:
+            if not (index.unique and index.plain):
+                continue
+            seen: set[tuple[str, ...]] = set()
+            for identity, row in held.rows.items():
+                key = held.key(self._mask(held.table, row), index.columns)
+                if key is not None and key in seen:
+                    found.add(identity)
+                elif key is not None:
+                    seen.add(key)
+        if found:
+            note(f"{held.table.name}: {len(found)} rows were left out, because their keys became those of others.")
+        return found
 
     def _look_again(self, closure: Closure, note: Callable[[str], None]) -> None:
         """As the assembler does with the finished archive: what would fail there goes here."""
@@ -282,6 +340,7 @@ class _Taking:
         """What stands about a table in sample.json; columns as a list, because a name may promise a secret."""
         return {
             "table": held.table.name,
+            "file": export.file_name(held.table.name),
             "rows": len(held.rows),
             "chosen": held.chosen,
             "how": held.how,

@@ -15,9 +15,21 @@ _LITERAL = re.compile(r"'((?:[^']|'')*)'")
 SYSTEM = "n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_(toast|temp)'"
 
 
+PARAMETER = "\0"
+
+
+def with_parameters(statement: str) -> str:
+    """As psycopg has it, where PARAMETER stands: names and expressions may hold its sign, %."""
+    return statement.replace("%", "%%").replace(PARAMETER, "%s")
+
+
 def quoted(name: str) -> str:
     """A name as SQL has it."""
     return '"' + name.replace('"', '""') + '"'
+
+
+class UnknownNameError(Exception):
+    """The configuration names what this database has not. The text is one sentence."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +192,7 @@ def read_schema(
     """The tables of this database that are no system's or extension's, partitions as the table they belong to.
 
     references: foreign keys that are not declared, `TABLE.COLUMN -> TABLE.COLUMN`, columns of a composite one joined by
-    commas as in `a.x, a.y -> b.x, b.y`. Raises ValueError for one that names no table or column.
+    commas as in `a.x, a.y -> b.x, b.y`. Raises UnknownNameError for one that names no table or column.
     """
     ask = connection.execute
     types = {row[0]: row[1:] for row in ask(_TYPES.encode())}
@@ -307,10 +319,10 @@ def _column(row: list[Any], types: Mapping[int, Any], of_domain: Mapping[int, li
 def _undeclared(text: str, tables: Mapping[str, Table]) -> ForeignKey:
     sides = [[part.strip() for part in side.split(",")] for side in text.split("->")]
     if len(sides) != 2 or len(sides[0]) != len(sides[1]):
-        raise ValueError(f"The reference {text!r} must read TABLE.COLUMN -> TABLE.COLUMN.")
+        raise UnknownNameError(f"The reference {text!r} must read TABLE.COLUMN -> TABLE.COLUMN.")
     found = [[find_column(part, tables, text) for part in side] for side in sides]
     if any(len({table for table, _ in side}) != 1 for side in found):
-        raise ValueError(f"The reference {text!r} has columns of two tables on one side.")
+        raise UnknownNameError(f"The reference {text!r} has columns of two tables on one side.")
     child, parent = found
     return ForeignKey(
         text,
@@ -324,9 +336,9 @@ def _undeclared(text: str, tables: Mapping[str, Table]) -> ForeignKey:
 
 
 def find_column(text: str, tables: Mapping[str, Table], where: str) -> tuple[str, str]:
-    """(SCHEMA.TABLE, column) of `SCHEMA.TABLE.COLUMN` or `TABLE.COLUMN`. Raises ValueError when there is none."""
+    """(SCHEMA.TABLE, column) of `SCHEMA.TABLE.COLUMN` or `TABLE.COLUMN`. Raises UnknownNameError when there is none."""
     table, _, column = text.rpartition(".")
     for name in (table, f"public.{table}"):
         if name in tables and any(one.name == column for one in tables[name].columns):
             return name, column
-    raise ValueError(f"There is no column {text} in this database, which {where!r} of the configuration names.")
+    raise UnknownNameError(f"There is no column {text} in this database, which {where!r} of the configuration names.")
