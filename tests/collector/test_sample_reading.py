@@ -158,6 +158,17 @@ def test_a_column_that_is_named_in_the_configuration_is_kept_or_masked(postgres:
             sample(postgres.standby, name, SampleSettings(references=["a.x"]))
 
 
+def test_rows_are_read_in_one_snapshot_that_ends_before_the_masks_are_tried(postgres: Cluster) -> None:
+    with postgres.database("CREATE TABLE a (x text CHECK (x <> ''))", "INSERT INTO a VALUES ('b')") as name:
+        _, statements = asked(postgres.standby, name, SMALL)
+    [begin, *others] = [number for number, text in enumerate(statements) if text.startswith("BEGIN")]
+    assert statements[begin] == "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+    end = statements.index("ROLLBACK")
+    reads = [number for number, text in enumerate(statements) if 'FROM ONLY "public"."a"' in text]
+    tries = [number for number, text in enumerate(statements) if "IS FALSE" in text]
+    assert begin < min(reads) <= max(reads) < end < min(tries) and others
+
+
 def test_a_transaction_that_is_no_snapshot_is_refused_and_one_that_is_goes_on(postgres: Cluster) -> None:
     with postgres.database("CREATE TABLE a (x int)") as name, postgres.standby.connect(name) as connection:
         connection.autocommit = False

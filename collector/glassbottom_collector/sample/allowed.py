@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .rows import Row
+from .rows import Row, set_for_reading
 from .schema import PARAMETER, Check, Column, Table, quoted, with_parameters
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ def _refused(
         parameters = [[row[place] for row in part] for place, _ in given]
         try:
             with connection.transaction():
+                set_for_reading(connection)
                 answers = connection.execute(statement, parameters).fetchall()
         except (psycopg.DataError, psycopg.ProgrammingError, psycopg.NotSupportedError, psycopg.InternalError) as error:
             raise _Unable(" ".join(str(error).split())[:200]) from None

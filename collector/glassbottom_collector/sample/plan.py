@@ -237,8 +237,6 @@ def _by_type(column: Column, why: str, *, private: bool) -> Treatment:
         return Treatment("range", why, private)
     if column.category == "A" and _of_element(column):
         return Treatment("array", why, private)
-    if base in classify.HARMLESS or column.kind == "e":
-        return Treatment(KEPT, "its type")
     return Treatment(IMPOSSIBLE if column.not_null else NULL, f"there is no mask for {column.type}", private=True)
 
 

@@ -45,6 +45,16 @@ class LeftOutError(Exception):
     """A table cannot be read. The text ends a sentence that begins with its name."""
 
 
+def set_for_reading(connection: psycopg.Connection[Any]) -> None:
+    """How values are written as text, and that the same statement over the same snapshot reads the same rows."""
+    connection.execute(
+        "SET LOCAL search_path = ''; SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO, YMD';"
+        "SET LOCAL intervalstyle = 'postgres'; SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex';"
+        "SET LOCAL xmloption = 'content'; SET LOCAL synchronize_seqscans = off;"
+        "SET LOCAL max_parallel_workers_per_gather = 0"
+    )
+
+
 class Rows:
     """Reads within one transaction of a connection. deadline_s: a time of time.monotonic()."""
 

@@ -21,7 +21,7 @@ from . import allowed, export
 from .close import Closure, Held, start
 from .masks import shift_of
 from .plan import COMPUTED, IMPOSSIBLE, KEPT, NULL, Domain, Place, Plan, Wishes, make_plan, prepare
-from .rows import SORTED_BYTES_MAX, Identity, Row, Rows
+from .rows import SORTED_BYTES_MAX, Identity, Row, Rows, set_for_reading
 from .schema import Check, Schema, Table, UnknownNameError, read_schema
 
 if TYPE_CHECKING:
@@ -90,12 +90,19 @@ def take(
     """
     if len(key) < KEY_BYTES_MIN:
         raise ValueError(f"The key of a sample has {len(key)} bytes; it must have at least {KEY_BYTES_MIN}.")
-    with _snapshot(connection):
-        taking = _Taking(connection, settings, key, deadline_s, clock)
-        try:
-            return taking.take()
-        except UnknownNameError as error:
-            raise CollectingError(str(error)) from None
+    import psycopg
+
+    taking = _Taking(connection, settings, key, deadline_s, clock)
+    try:
+        # The snapshot ends before the masking begins: while it lasts, the replica may have to hold back changes, and
+        # the server ends transactions that do nothing.
+        with _snapshot(connection):
+            taking.read()
+        return taking.mask()
+    except UnknownNameError as error:
+        raise CollectingError(str(error)) from None
+    except psycopg.Error as error:
+        raise CollectingError(f"The replica ended the sample: {' '.join(str(error).split())}") from None
 
 
 @contextmanager
@@ -112,7 +119,7 @@ def _snapshot(connection: psycopg.Connection[Any]) -> Any:
                 f"read-only {read_only}."
             )
         with connection.transaction():
-            _set(connection)
+            set_for_reading(connection)
             yield
             raise psycopg.Rollback  # with the settings
         return
@@ -120,22 +127,12 @@ def _snapshot(connection: psycopg.Connection[Any]) -> Any:
     connection.isolation_level, connection.read_only = psycopg.IsolationLevel.REPEATABLE_READ, True
     try:
         with connection.transaction():
-            _set(connection)
+            set_for_reading(connection)
             yield
             raise psycopg.Rollback
     finally:
         if not connection.closed:
             connection.isolation_level, connection.read_only = before
-
-
-def _set(connection: psycopg.Connection[Any]) -> None:
-    """How values are written as text, and that the same statement over the same snapshot reads the same rows."""
-    connection.execute(
-        "SET LOCAL search_path = ''; SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO, YMD';"
-        "SET LOCAL intervalstyle = 'postgres'; SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex';"
-        "SET LOCAL xmloption = 'content'; SET LOCAL synchronize_seqscans = off;"
-        "SET LOCAL max_parallel_workers_per_gather = 0"
-    )
 
 
 class _Taking:
@@ -160,15 +157,21 @@ class _Taking:
         self._schema = Schema({}, (), {})
         self._held: dict[str, Held] = {}
         self._plan = Plan([])
+        self._closure = Closure(self._schema, self._held, self._rows, added_max=0)
 
-    def take(self) -> Sample:
+    def read(self) -> None:
+        """Everything that is read of tables, in the snapshot."""
         settings, note = self._settings, self._sample.notes.append
         self._schema = read_schema(self._connection, settings.references, settings.leave_out)
         for name, why in self._schema.left_out.items():
             note(f"{name} was left out: {why}.")
         self._held = start(self._schema, self._rows, settings.rows_per_table, note)
-        closure = Closure(self._schema, self._held, self._rows, added_max=settings.added_per_table_max, note=note)
-        closure.close()
+        self._closure = Closure(self._schema, self._held, self._rows, added_max=settings.added_per_table_max, note=note)
+        self._closure.close()
+
+    def mask(self) -> Sample:
+        """What comes of it. Asks the server about constraints, of masked rows."""
+        closure, note = self._closure, self._sample.notes.append
         self._decide(note)
         closure.mend(self._impossible(note))
         self._obey(closure, note)
