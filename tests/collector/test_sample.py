@@ -82,8 +82,8 @@ def test_the_same_key_gives_the_same_bytes_and_another_key_others(
     assert [(one["table"], one["rows"]) for one in another.report] == shape
 
 
-def test_nothing_that_was_planted_comes_out(taken: Sample) -> None:
-    for path, text in taken.members("shop").items():
+def test_nothing_that_was_planted_comes_out(taken: Sample, whole: Sample) -> None:
+    for path, text in (*taken.members("shop").items(), *whole.members("shop").items()):
         assert "canary" not in text.lower().replace("canary.de", ""), path
         for secret in (CARD, MAIL_AT, "98760", "76543", "10.77.", "08:00:2b", b"canary".hex()):
             assert secret not in text, (path, secret)

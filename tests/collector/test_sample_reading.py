@@ -120,6 +120,22 @@ def test_a_table_that_is_locked_or_not_readable_is_left_out_and_references_to_it
     assert sum("ACCESS EXCLUSIVE" in note or "no SELECT" in note for note in taken.notes) == 2
 
 
+def test_a_role_that_may_read_some_columns_gets_these(postgres: Cluster) -> None:
+    schema = """
+    CREATE TABLE a (id int PRIMARY KEY, at date NOT NULL DEFAULT '2026-01-01', secret text, name text);
+    CREATE TABLE b (id int REFERENCES a, secret text);
+    INSERT INTO a SELECT i, '2026-05-05', 'hidden', 'name ' || i FROM generate_series(1, 20) i;
+    INSERT INTO b VALUES (1, 'hidden'), (2, 'hidden'), (NULL, 'hidden');"""
+    grants = "GRANT SELECT (id, name) ON a TO {role}", "GRANT SELECT (id) ON b TO {role}"
+    with postgres.database(schema) as name, postgres.reader(name, *grants) as role:
+        with postgres.standby.connect(name, role) as connection:
+            taken = take(connection, SampleSettings(rows_per_table=5), KEY)
+        with loaded(postgres, name, taken) as (_, report):
+            assert report.complete and report.rows == {"public.a": 7, "public.b": 3}
+    assert taken.files["public.a"].startswith("id,secret,name\n")  # the server fills what must not be NULL
+    assert not any("hidden" in text for text in taken.files.values())
+
+
 def test_parents_beyond_the_limit_are_counted_and_the_sample_still_imports(postgres: Cluster) -> None:
     schema = """CREATE TABLE a (id int PRIMARY KEY, next int REFERENCES a);
     INSERT INTO a SELECT i, nullif(i - 1, 0) FROM generate_series(1, 100) i;"""

@@ -15,7 +15,9 @@ from .schema import Column, ForeignKey, Schema, Table, find_column
 from .values import parse_json
 
 Place = tuple[str, str]  # SCHEMA.TABLE, column
-KEPT, NULL, IMPOSSIBLE, COMPUTED = "kept", "null", "impossible", "computed"
+KEPT, NULL, IMPOSSIBLE, COMPUTED, DEFAULT = "kept", "null", "impossible", "computed", "default"
+NOT_MASKED = frozenset({KEPT, NULL, IMPOSSIBLE, COMPUTED, DEFAULT})
+NOT_WRITTEN = frozenset({COMPUTED, DEFAULT})  # the server fills them where a sample is loaded
 ATTEMPTS_MAX = 8
 _RANGES_OF_DATES = frozenset({"daterange", "tsrange", "tstzrange", "datemultirange", "tsmultirange", "tstzmultirange"})
 _RANGES_OF_NUMBERS = frozenset(
@@ -35,7 +37,7 @@ _SAMPLE_MAX = 500
 
 @dataclass
 class Treatment:
-    """of: a name of masks.Masks.of(), or one of the four above. why: for the report."""
+    """of: a name of masks.Masks.of(), or one of NOT_MASKED. why: for the report."""
 
     of: str
     why: str
@@ -123,7 +125,7 @@ def prepare(domain: Domain, schema: Schema, values: Mapping[Place, Sequence[str]
     """Gives a domain its mask, again with others while two different values have become the same. Returns notes."""
     columns = [(place, schema.tables[place[0]].column(place[1])) for place in domain.places]
     treatment = domain.treatment.of
-    if treatment in (KEPT, NULL, IMPOSSIBLE, COMPUTED):
+    if treatment in NOT_MASKED:
         return []
     table, root = next((place[0], column) for place, column in columns if ".".join(place) == domain.name)
     limits = [
@@ -182,6 +184,8 @@ def _treatment(
         return Treatment(COMPUTED, "the server computes it")
     if not column.readable:
         why = "the role has no SELECT on it"
+        if column.not_null and column.default:
+            return Treatment(DEFAULT, why, private=True)
         return Treatment(NULL if not column.not_null else IMPOSSIBLE, why, private=True)
     if place in forced:
         return _by_type(column, "the configuration says so", private=True)
@@ -261,8 +265,8 @@ def _agreed(of_places: Sequence[Treatment], root: int) -> Treatment:
         return by_wish[0]
     kept = [one for one in of_places if one.of == KEPT and one.why == "partitions are told by it"]
     chosen = kept[0] if kept else of_places[root]
-    if chosen.of in (KEPT, COMPUTED, NULL, IMPOSSIBLE) and not kept:
-        private = [one for one in of_places if one.private and one.of not in (KEPT, COMPUTED, NULL, IMPOSSIBLE)]
+    if chosen.of in NOT_MASKED and not kept:
+        private = [one for one in of_places if one.private and one.of not in NOT_MASKED]
         return private[0] if private else chosen
     if not chosen.private and any(one.private for one in of_places):
         chosen = Treatment(chosen.of, chosen.why, private=True)

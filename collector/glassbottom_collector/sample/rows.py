@@ -89,7 +89,8 @@ class Rows:
             if size_bytes <= self._sorted_bytes_max:
                 column = next((one.name for one in table.columns if is_creation(one)), None)
                 order = f"t.{quoted(column)} DESC NULLS LAST, " if column else ""
-                statement = f"{_select(table)} ORDER BY {order}t.tableoid DESC, t.ctid DESC LIMIT {count:d}"
+                order += "t.tableoid DESC, t.ctid DESC" if table.whole else "2 DESC"
+                statement = f"{_select(table)} ORDER BY {order} LIMIT {count:d}"
                 return Taken(
                     self._rows(statement), f"the newest by {column}" if column else "the last ones in the file"
                 )
@@ -119,7 +120,7 @@ class Rows:
                 f"t.{quoted(column.name)} {column.equal} w.k{number}" for number, column in enumerate(columns)
             )
             statement = with_parameters(
-                f"SELECT w.place, t.tableoid::int8, t.ctid::text, {_columns(parent)} "
+                f"SELECT w.place, {_identity(parent)}, {_columns(parent)} "
                 f"FROM unnest({wanted}) WITH ORDINALITY w({aliases}, place) "
                 f"JOIN {parent.sql} t ON {on} ORDER BY w.place"
             )
@@ -209,12 +210,29 @@ def _by_recency(table: Table) -> list[Any]:
             return 2
         return 3
 
-    usable = [index for index in table.indexes if index.plain and index.columns and (rank(index) < 3 or index.primary)]
+    usable = [
+        index
+        for index in table.indexes
+        if index.plain
+        and index.columns
+        and all(table.column(name).readable for name in index.columns)
+        and (rank(index) < 3 or index.primary)
+    ]
     return sorted(usable, key=lambda index: (rank(index), index.name))
 
 
 def _select(table: Table, sampled: str = "") -> str:
-    return f"SELECT t.tableoid::int8, t.ctid::text, {_columns(table)} FROM {table.sql} t {sampled}".rstrip()
+    return f"SELECT {_identity(table)}, {_columns(table)} FROM {table.sql} t {sampled}".rstrip()
+
+
+def _identity(table: Table) -> str:
+    """Which row it is: where it lies, or its primary key, or everything of it that can be read."""
+    if table.whole:
+        return "t.tableoid::int8, t.ctid::text"
+    readable = [column.name for column in table.columns if column.readable]
+    primary = next((index.columns for index in table.indexes if index.primary), ())
+    names = primary if primary and set(primary) <= set(readable) else readable
+    return f"0::int8, ROW({', '.join(f't.{quoted(name)}' for name in names)})::text"
 
 
 def _columns(table: Table) -> str:

@@ -20,9 +20,9 @@ from ..redaction.scan import scan
 from . import allowed, export
 from .close import Closure, Held, start
 from .masks import shift_of
-from .plan import COMPUTED, IMPOSSIBLE, KEPT, NULL, Domain, Place, Plan, Wishes, make_plan, prepare
+from .plan import IMPOSSIBLE, KEPT, NOT_MASKED, NOT_WRITTEN, Domain, Place, Plan, Wishes, make_plan, prepare
 from .rows import SORTED_BYTES_MAX, Identity, Row, Rows, set_for_reading
-from .schema import Check, Schema, Table, UnknownNameError, read_schema
+from .schema import Check, Column, Schema, Table, UnknownNameError, read_schema
 
 if TYPE_CHECKING:
     import psycopg
@@ -219,7 +219,7 @@ class _Taking:
     def _domains(self, table: Table) -> list[Domain | None]:
         """None for a column whose values are not written."""
         of = [self._plan.of[table.name, column.name] for column in table.columns]
-        return [None if one.treatment.of in (NULL, IMPOSSIBLE, COMPUTED) else one for one in of]
+        return [None if one.treatment.of != KEPT and one.treatment.of in NOT_MASKED else one for one in of]
 
     def _obey(self, closure: Closure, note: Callable[[str], None]) -> None:
         """Until the server would take every row: other masks for what it refuses, dates as they are where a constraint
@@ -333,10 +333,15 @@ class _Taking:
 
     def _written(self, table: Table, row: Row) -> Row:
         masked = self._mask(table, row)
-        return tuple(value for value, column in zip(masked, table.columns, strict=True) if not column.generated)
+        return tuple(
+            value for value, column in zip(masked, table.columns, strict=True) if self._is_written(table, column)
+        )
+
+    def _is_written(self, table: Table, column: Column) -> bool:
+        return self._plan.of[table.name, column.name].treatment.of not in NOT_WRITTEN
 
     def _masked(self, held: Held) -> tuple[list[str], list[Row]]:
-        columns = [column.name for column in held.table.columns if not column.generated]
+        columns = [column.name for column in held.table.columns if self._is_written(held.table, column)]
         return columns, [self._written(held.table, row) for row in held.rows.values()]
 
     def _told(self, held: Held) -> dict[str, Any]:

@@ -103,6 +103,7 @@ class Table:
     partition_key: tuple[str, ...]  # of a table that is partitioned by range or list
     literals: Mapping[str, frozenset[str]] = field(default_factory=dict)
     rows_estimated: int = 0
+    whole: bool = True  # false: the role may read some columns, and so none that the server adds, such as ctid
 
     @property
     def name(self) -> str:
@@ -131,7 +132,8 @@ SELECT c.oid::int8, n.nspname, c.relname, c.relkind::text, c.relpersistence::tex
        has_any_column_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE'),
        EXISTS (SELECT 1 FROM pg_locks l WHERE l.relation = c.oid AND l.mode = 'AccessExclusiveLock' AND l.granted
                AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())),
-       (SELECT array_agg(k) FROM unnest(p.partattrs::int2[]) k), p.partstrat::text
+       (SELECT array_agg(k) FROM unnest(p.partattrs::int2[]) k), p.partstrat::text,
+       has_table_privilege(c.oid, 'SELECT')
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_partitioned_table p ON p.partrelid = c.oid
 WHERE c.relkind IN ('r', 'p', 'f') AND NOT c.relispartition AND {SYSTEM} AND c.relpersistence <> 't'
@@ -270,6 +272,7 @@ def read_schema(
             partition_keys[oid],
             {name: frozenset(of) for name, of in literals[oid].items()},
             max(row[5], 0),
+            row[10],
         )
         for oid, row in rows.items()
     }
