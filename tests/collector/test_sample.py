@@ -84,7 +84,7 @@ def test_the_same_key_gives_the_same_bytes_and_another_key_others(
 
 def test_nothing_that_was_planted_comes_out(taken: Sample, whole: Sample) -> None:
     for path, text in (*taken.members("shop").items(), *whole.members("shop").items()):
-        assert "canary" not in text.lower().replace("canary.de", ""), path
+        assert "canary" not in text.lower(), path
         for secret in (CARD, MAIL_AT, "98760", "76543", "10.77.", "08:00:2b", b"canary".hex()):
             assert secret not in text, (path, secret)
         assert scan(path, text.encode()) == [], path
