@@ -235,6 +235,8 @@ class DatabaseConfig:
             raise ConfigError(f"databases.kind of {self.name} must be one of {', '.join(DATABASE_KINDS)}.")
         if not (self.replica or self.primary):
             raise ConfigError(f"databases.replica of {self.name} is empty; say where to read.")
+        if self.probe and self.kind not in ("postgresql", "redis"):
+            raise ConfigError(f"databases.probe of {self.name} is for postgresql and redis only.")
         for key, text in (("replica", self.replica), ("primary", self.primary)):
             if re.search(r"password\s*=|://[^/@\s]*:[^/@\s]+@", text, re.IGNORECASE):
                 raise ConfigError(

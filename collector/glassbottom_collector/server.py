@@ -44,6 +44,7 @@ from .captures import CaptureStore
 from .config import MESSAGE_BYTES_MAX, CollectorConfig, ListenConfig, is_loopback, load
 from .errors import CollectorError, ConfigError
 from .incident.capture import Incidents
+from .incident.history import History
 from .incident.store import IncidentStore, Limits
 from .incident.triggers import Conditions, Triggers
 from .ingest.captures import CaptureRelay
@@ -52,7 +53,7 @@ from .ingest.service import Ingest
 from .ingest.sessions import Registry
 from .redaction import Redactor
 from .redaction.scan import scan
-from .sources import LiveElsewhere, ServiceSources, StateOrders, new_key, read_key
+from .sources import LiveElsewhere, ServiceSources, StateOrders, history_of, known_secrets, new_key, read_key
 from .storage import StoreStatistics
 from .storage.embedded import EmbeddedStore
 
@@ -96,6 +97,7 @@ class Collector:
     dumps: StoredDumps
     incidents: Incidents
     triggers: Triggers
+    history: History
     health: Any  # grpc_health.v1.health.aio.HealthServicer, which its stubs do not know
 
     async def stop(self) -> None:
@@ -104,6 +106,7 @@ class Collector:
         self.store.hurry()
         self.relay.stop()
         self.triggers.stop()
+        await asyncio.to_thread(self.history.stop)
         await self.ingest.drain(DRAIN_S)
         await self.server.stop(STOP_S)
         self.captures.close()
@@ -127,14 +130,15 @@ async def start(config: CollectorConfig, store: EmbeddedStore, clock_ns: Callabl
     relay = CaptureRelay(captures, registry, counters, clock_ns)
     dumps = StoredDumps(captures)
     live = LiveElsewhere(registry, asyncio.get_running_loop())
-    incidents = _incidents(config, store, live, captures, relay, clock_ns)
+    history = history_of(config.databases, clock_ns)
+    incidents = _incidents(config, store, live, captures, relay, history, clock_ns)
     triggers = Triggers(incidents, store.reader, live.instances, _conditions(config), clock_ns)
     ingest = Ingest(store.writer, registry, config.ingest, counters, relay, store.full, triggers.call, clock_ns)
 
     def statistics() -> StoreStatistics:
         stored = store.statistics()
         values = {**stored.values, **ingest.statistics(), **captures.statistics(), **dumps.statistics()}
-        values |= incidents.statistics() | triggers.statistics()
+        values |= incidents.statistics() | triggers.statistics() | history.statistics()
         return StoreStatistics(values, stored.problems)
 
     server = grpc.aio.server(options=_OPTIONS)
@@ -156,9 +160,11 @@ async def start(config: CollectorConfig, store: EmbeddedStore, clock_ns: Callabl
         await health_servicer.set(service, _serving(True))
     relay.start()
     triggers.start()
+    if any(database.probe for database in config.databases):
+        history.start()
     await server.start()
     return Collector(
-        address, server, store, ingest, registry, captures, relay, dumps, incidents, triggers, health_servicer
+        address, server, store, ingest, registry, captures, relay, dumps, incidents, triggers, history, health_servicer
     )
 
 
@@ -179,6 +185,7 @@ def _incidents(
     live: LiveElsewhere,
     captures: CaptureStore,
     relay: CaptureRelay,
+    history: History,
     clock_ns: Callable[[], int],
 ) -> Incidents:
     """Raises ConfigError and StorageError."""
@@ -187,10 +194,10 @@ def _incidents(
     kept = IncidentStore(config.storage.path / "incidents", limits, clock_ns)
     key = read_key(chosen.key_file)
     states = StateOrders(relay, captures, asyncio.get_running_loop(), clock_ns)
-    sources = ServiceSources(config, store.reader, live, states, store.take_out, key)
+    sources = ServiceSources(config, store.reader, live, states, store.take_out, key, history)
 
     def redactor() -> Redactor:
-        return Redactor(key or new_key(), map_addresses=chosen.map_addresses)
+        return Redactor(key or new_key(), map_addresses=chosen.map_addresses, known=known_secrets(config))
 
     return Incidents(
         kept,

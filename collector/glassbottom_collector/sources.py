@@ -10,7 +10,7 @@ import secrets
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from .incident import from_agents, from_store
 from .incident.assemble import Subject
 from .incident.bundle import Redactor as Harmless
 from .incident.capture import Check
+from .incident.history import History, Probe, Reading
 from .incident.metrics import MetricsCollector
 from .incident.parts import CollectingError, Collector, Planned, Sink
 from .model.capture import ORDERED, CaptureOrders, CaptureRow
@@ -48,6 +49,30 @@ def read_key(path: Path | None) -> bytes | None:
     if len(key) < KEY_BYTES_MIN:
         raise ConfigError(f"incidents.key_file {path} holds {len(key)} bytes; it needs {KEY_BYTES_MIN} or more.")
     return key
+
+
+def history_of(databases: Sequence[DatabaseConfig], clock_ns: Callable[[], int]) -> History:
+    """Asks those that are to be asked every minute; start() begins it. Raises ConfigError."""
+    return History({one.name: _probe_of(one) for one in databases if one.probe}, clock_ns=clock_ns)
+
+
+def _probe_of(database: DatabaseConfig) -> Probe:
+    from .database.readings import readings_of
+
+    probe = readings_of(database)
+    if probe is None:
+        raise ConfigError(f"databases.probe of {database.name}: a {database.kind} tells no readings.")
+    return probe
+
+
+def known_secrets(config: CollectorConfig) -> Sequence[str]:
+    """The collector's own passwords, which go wherever they stand. What cannot be read now is told by the capture."""
+    found: list[str] = []
+    for database in config.databases:
+        if database.password_file is not None:
+            with suppress(OSError, IndexError, UnicodeDecodeError):
+                found.append(database.password_file.read_text().splitlines()[0])
+    return found
 
 
 def new_key() -> bytes:
@@ -181,6 +206,7 @@ class ServiceSources:
         order_state: Callable[[str, str, float], bytes],
         take_out: Callable[[str, Span], TakenOut],
         key: bytes | None,
+        history: History,
     ) -> None:
         self._config = config
         self._reader = reader
@@ -188,6 +214,7 @@ class ServiceSources:
         self._order_state = order_state
         self._take_out = take_out
         self._key = key
+        self._history = history
 
     @contextmanager
     def collecting(self, subject: Subject, *, activity: bool, redactor: Harmless) -> Iterator[Sequence[Collector]]:
@@ -204,8 +231,9 @@ class ServiceSources:
                     self._live.instances,
                     lambda instance_id, deadline_s: self._order_state(subject.service, instance_id, deadline_s),
                     log_files=[Path(path) for path in self._config.incidents.log_files],
+                    new_since_ns=subject.from_ns,
                 ),
-                MetricsCollector(self._reader, subject.service, within),
+                MetricsCollector(self._reader, subject.service, within, lambda: self._readings(subject.service)),
                 *from_store.collectors(self._reader, self._live.instances, subject.service, within),
                 RowsCollector(subject.service, within, self._take_out),
             ]
@@ -264,6 +292,10 @@ class ServiceSources:
                 for one in every.examine(database)
             ]
         return found
+
+    def _readings(self, service: str) -> dict[str, Sequence[Reading]]:
+        """What the databases of a service told in the last hour."""
+        return {one.name: self._history.readings(one.name) for one in self._databases(service) if one.probe}
 
     def _databases(self, service: str) -> Sequence[DatabaseConfig]:
         return [one for one in self._config.databases if not (one.service and service) or one.service == service]

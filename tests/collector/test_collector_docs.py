@@ -44,7 +44,7 @@ def test_the_example_has_every_option_with_its_default(
 def test_every_counter_is_explained(page: str, tmp_path: Path) -> None:
     with collector_thread(tmp_path) as running:
         names = set(running.statistics())
-    explained = set(re.findall(r"`((?:ingest|store|captures|heap_dumps|incidents?)_\w+)`", page))
+    explained = set(re.findall(r"`((?:ingest|store|captures|heap_dumps|incidents?|history)_\w+)`", page))
     for family in ("ingest_pending_bytes", "store_queue_bytes"):
         explained |= {f"{family}_high", f"{family}_max"}
     assert names == explained

@@ -66,6 +66,7 @@ class CollectorThread:
             self.collector.dumps.statistics(),
             self.collector.incidents.statistics(),
             self.collector.triggers.statistics(),
+            self.collector.history.statistics(),
         )
         return {name: value for part in parts for name, value in part.items()}
 
