@@ -16,7 +16,7 @@ from tests.support.collector_process import python_environment
 
 pytestmark = pytest.mark.once
 
-SECONDS = 45
+SECONDS = 75
 
 
 @contextmanager

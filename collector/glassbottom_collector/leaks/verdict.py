@@ -45,8 +45,11 @@ RETAINED_SHARE = 0.25
 # Births are carried along when what is retained exceeds what lives by this part of the growth; blocks differ by less.
 CARRIED_SHARE = 0.3
 # Less than this many samples of growth, or of the whole, is chance, or a cache of which nobody can tell whether it
-# levels off; less than this share of the site is not worth a person's time.
+# levels off; less than this share of the site is not worth a person's time. Samples that were caught together (a session
+# of 2 MB all of whose blocks fall into one window) count as one, and of such there need not be as many: a leak in large
+# pieces would otherwise be unclear for minutes.
 GROWTH_SAMPLES, GROWTH_SHARE = 30.0, 0.02
+INDEPENDENT_SAMPLES = 8.0
 # A tail this flat, relative to the whole, has stopped growing.
 FLAT_SHARE = 0.2
 # In windows this long a leak has births in several minutes.
@@ -327,8 +330,12 @@ class _Facts:
         )
 
     def enough_samples(self) -> bool:
-        needed = GROWTH_SAMPLES * float(self.blocks.weight_last[self.row])
-        return self.samples >= GROWTH_SAMPLES and self.leak_growth >= needed
+        live = max(float(self.blocks.live_last[self.row]), 1.0)
+        grown = self.samples * min(self.leak_growth / live, 1.0)
+        independent = self.leak_growth / max(float(self.blocks.weight_last[self.row]), 1.0)
+        if self.samples < GROWTH_SAMPLES:
+            return False
+        return independent >= GROWTH_SAMPLES or (grown >= GROWTH_SAMPLES and independent >= INDEPENDENT_SAMPLES)
 
     def size(self) -> Evidence:
         share = self.leak_growth / max(float(self.blocks.live_first[self.row]), 1.0)
