@@ -214,7 +214,8 @@ class DatabaseConfig:
     name: what it is called here. service: whose it is; empty for every service's. kind: postgresql, mysql, redis or
     sqlite. replica: where to read, as a libpq connection string or a URL; a path for sqlite. primary: the node that
     takes writes, asked only for its activity and only with --activity. password_file: its first line is the password;
-    none stands in a connection string. probe: also ask it every minute for connections and cache hits.
+    none stands in a connection string. probe: also ask it every minute for connections and cache hits. log_file: the
+    log of a PostgreSQL, if the collector can read it: slow statements stand in it.
     """
 
     name: str = ""
@@ -223,6 +224,7 @@ class DatabaseConfig:
     replica: str = ""
     primary: str = ""
     password_file: Path | None = None
+    log_file: Path | None = None
     probe: bool = False
     sample: SampleConfig = field(default_factory=SampleConfig)
 
@@ -237,6 +239,8 @@ class DatabaseConfig:
             raise ConfigError(f"databases.replica of {self.name} is empty; say where to read.")
         if self.probe and self.kind not in ("postgresql", "redis"):
             raise ConfigError(f"databases.probe of {self.name} is for postgresql and redis only.")
+        if self.log_file is not None and self.kind != "postgresql":
+            raise ConfigError(f"databases.log_file of {self.name} is for postgresql only.")
         for key, text in (("replica", self.replica), ("primary", self.primary)):
             if re.search(r"password\s*=|://[^/@\s]*:[^/@\s]+@", text, re.IGNORECASE):
                 raise ConfigError(

@@ -23,6 +23,7 @@ from .incident import from_agents, from_store
 from .incident.assemble import Subject
 from .incident.bundle import Redactor as Harmless
 from .incident.capture import Check
+from .incident.database_spans import database_spans
 from .incident.history import History, Probe, Reading
 from .incident.metrics import MetricsCollector
 from .incident.parts import CollectingError, Collector, Planned, Sink
@@ -244,7 +245,14 @@ class ServiceSources:
         from .database import every
 
         try:
-            found, close = every.collectors(database, subject.issue, redactor.sql, activity=activity)
+            within = Span(subject.from_ns, subject.to_ns)
+
+            def spans(place: str) -> list[dict[str, Any]]:
+                return database_spans(self._reader, subject.service, within, database.kind, redactor.sql, place)
+
+            found, close = every.collectors(
+                database, subject.issue, redactor.sql, activity=activity, within=within, spans=spans
+            )
         except CollectingError as error:
             return [Impossible(f"{database.kind}.{database.name}", str(error))]
         stack.callback(close)

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Protocol
 
 from ..incident.parts import CollectingError, Collector
+from ..model.process import Span
 from .cache import CacheTarget, Redis
 from .connection import Target
 from .doctor import Checked, examine_postgres, examine_redis
 from .mysql import Mysql, examine_mysql
 from .postgres import RedactSql, postgres
+from .slow import Beside, Rows
 from .sqlite import Sqlite, open_read_only
 
 
@@ -28,17 +30,28 @@ class Configured(Protocol):
     def primary(self) -> str: ...
     @property
     def password_file(self) -> Path | None: ...
+    @property
+    def log_file(self) -> Path | None: ...
 
 
 def collectors(
-    database: Configured, issue: str, redact_sql: RedactSql, *, activity: bool = False
+    database: Configured,
+    issue: str,
+    redact_sql: RedactSql,
+    *,
+    activity: bool = False,
+    within: Span | None = None,
+    spans: Callable[[str], Rows] | None = None,
 ) -> tuple[list[Collector], Callable[[], None]]:
     """(what looks at it, in order; what ends its connections). activity: the node that takes writes may be asked.
+    within, spans: see Beside.
 
     Raises CollectingError for one that cannot be asked at all.
     """
     if database.kind == "postgresql":
-        found = postgres(_target(database), issue, redact_sql, activity=activity)
+        found = postgres(
+            _target(database), issue, redact_sql, activity=activity, beside=Beside(within, database.log_file, spans)
+        )
         return found.collectors(), found.close
     url = database.replica or (database.primary if activity else "")
     if not url:

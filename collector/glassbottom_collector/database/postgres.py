@@ -13,12 +13,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..incident.parts import CollectingError, Collector, Planned, RefusedError, Sink
 from . import pack
 from .connection import Guards, NodeRole, Session, Target, connect
 from .lag import LAG, Lag
+
+if TYPE_CHECKING:
+    from .slow import Beside
 
 RedactSql = Callable[[str, str], str]
 """(statement, place) -> the statement without its literals."""
@@ -310,15 +313,16 @@ def postgres(
     activity: bool = False,
     pause: Callable[[float], None] = time.sleep,
     sample_s: float = 5.0,
+    beside: Beside | None = None,
 ) -> Postgres:
     """The collectors of a database. activity: also ask target.primary, in the activity plane only.
 
     Without it the activity questions go to the replica and are labelled as its own work. sample_s: the time between the
-    two samples of slow statements, waited by pause(seconds).
+    two samples of slow statements, waited by pause(seconds). beside: what tells of them without a connection.
     """
     from .locks import tree
     from .schema import Schema
-    from .slow import Slow
+    from .slow import Beside, Slow
 
     standby = Node(target, "standby", issue, guards) if target.replica else None
     primary = Node(target, "primary", issue, guards) if activity and target.primary else None
@@ -342,7 +346,15 @@ def postgres(
         questions("activity", acting, "connections", "transactions", "xmin_holders"),
         questions("locks", acting, "locks", shape=tree),
         questions("statistics", acting, "database_statistics", "vacuum", "sequential_scans", "unused_indexes"),
-        Slow(f"postgres.{target.name}.slow", f"{folder}/slow.json", acting, redact_sql, pause, sample_s),
+        Slow(
+            f"postgres.{target.name}.slow",
+            f"{folder}/slow.json",
+            acting,
+            redact_sql,
+            pause,
+            sample_s,
+            beside=beside or Beside(),
+        ),
     ]
     last = Replication(
         f"postgres.{target.name}.replication", f"{folder}/replication.json", standby, primary, redact_sql

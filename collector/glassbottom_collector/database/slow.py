@@ -1,7 +1,9 @@
 """Which statements are slow now: by the difference of two samples, because totals since a reset hide this incident.
 
 Where pg_stat_statements is absent, what runs is looked at several times instead, and the answer says that it is a
-weaker one. An extension is never created: that would change the database.
+weaker one. An extension is never created: that would change the database. Beside them stands what needs no connection:
+the server's log, where the collector can read it, and the service's own spans. They are told always, for a replica
+knows nothing of the primary's statements, and no database knows the route of a request.
 """
 
 from __future__ import annotations
@@ -9,17 +11,33 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..incident.parts import CollectingError, Planned, RefusedError, Sink
+from ..model.process import Span
 from . import pack
 from .connection import Session
 from .postgres import REPLICA_ONLY, Node, RedactSql, ask, head
+from .slow_log import read_log
 
 SLOW_MAX = 10
 SAMPLES = 10
+STORE = "the store of the collector"
 COUNTED = ("calls", "total_ms", "rows", "blocks_hit", "blocks_read", "temp_blocks_written", "io_ms")
 Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What tells of slow statements without the server being asked. within: of which time; None for any.
+
+    log_file: the server's log. spans(place): the service's own calls, rows of JSON without literals.
+    """
+
+    within: Span | None = None
+    log_file: Path | None = None
+    spans: Callable[[str], Rows] | None = None
 
 
 @dataclass
@@ -33,6 +51,7 @@ class Slow:
     pause: Callable[[float], None] = time.sleep
     sample_s: float = 5.0
     budget_s: float = 20.0
+    beside: Beside = Beside()
 
     @property
     def lane(self) -> str:
@@ -45,12 +64,38 @@ class Slow:
         for identity in ("statements", "statement_texts", "statements_info", "running"):
             if query := pack.pick(pack.load("postgresql"), identity):
                 found.append(Planned(query.sql, self.node.label, self.node.role, query.cost, query.timeout_s))
+        if self.beside.log_file is not None:
+            found.append(Planned(str(self.beside.log_file), str(self.beside.log_file), "file"))
+        if self.beside.spans is not None:
+            found.append(Planned("spans of the service around calls of a database", STORE, "collector"))
         return found
 
     def collect(self, sink: Sink, deadline_s: float) -> None:
-        """See Collector. Writes the SLOW_MAX slowest of the time between two samples, and by which method."""
+        """See Collector. Writes the SLOW_MAX slowest of the time between two samples, and by which method.
+
+        `rungs` names every method that answered. A server that cannot be asked hides only its own answer.
+        """
         deadline_s = min(deadline_s, time.monotonic() + self.budget_s)
         notes: list[str] = []
+        failed: CollectingError | None = None
+        try:
+            document = self._of_server(deadline_s, notes)
+        except CollectingError as error:
+            failed = error
+            document = {"node": self.node.label, "role": self.node.role, "method": None, "rows": []}
+            document["failed"] = str(error)
+        beside = self._without_server(deadline_s, notes)
+        if failed is not None and not beside:
+            raise failed
+        rungs = [*([] if failed else [document["method"]]), *beside]
+        document |= beside | {"rungs": rungs, "notes": notes}
+        sink.json(self.path, document, node=document["node"], role=document["role"])
+        for sentence in notes:
+            sink.note(sentence)
+        if failed is not None:
+            raise failed
+
+    def _of_server(self, deadline_s: float, notes: list[str]) -> dict[str, Any]:
         rung = "statements"
         try:
             rows, session = self._by_difference(deadline_s, notes)
@@ -62,10 +107,24 @@ class Slow:
             rows, session = self._by_looking(deadline_s)
         if session.role == "standby":
             notes.append(REPLICA_ONLY)
-        document = head(session) | {"method": rung, "over_s": self.sample_s, "rows": rows, "notes": notes}
-        sink.json(self.path, document, node=session.node, role=session.role)
-        for sentence in notes:
-            sink.note(sentence)
+        return head(session) | {"method": rung, "over_s": self.sample_s, "rows": rows}
+
+    def _without_server(self, deadline_s: float, notes: list[str]) -> dict[str, Any]:
+        """`log` and `spans`, as far as there are any."""
+        found: dict[str, Any] = {}
+        told = self.beside
+        if told.log_file is not None:
+            try:
+                found["log"], said = read_log(told.log_file, told.within, self.redact_sql, self.path, deadline_s)
+                notes += said
+            except CollectingError as error:
+                notes.append(str(error))
+        if told.spans is not None:
+            try:
+                found["spans"] = {"rows": told.spans(self.path)}
+            except Exception as error:  # noqa: BLE001 - whatever the store says, what was found until here is kept
+                notes.append(f"The service's own spans could not be read: {error}")
+        return found
 
     def _by_difference(self, deadline_s: float, notes: list[str]) -> tuple[Rows, Session]:
         with self.node.use(self.name, deadline_s) as session:
