@@ -45,9 +45,9 @@ RETAINED_SHARE = 0.25
 # Births are carried along when what is retained exceeds what lives by this part of the growth; blocks differ by less.
 CARRIED_SHARE = 0.3
 # Less than this many samples of growth, or of the whole, is chance, or a cache of which nobody can tell whether it
-# levels off; less than this share of the site is not worth a person's time. Samples that were caught together (a session
-# of 2 MB all of whose blocks fall into one window) count as one, and of such there need not be as many: a leak in large
-# pieces would otherwise be unclear for minutes.
+# levels off; less than this share of the site is not worth a person's time. Samples that were caught together (a
+# session of 2 MB all of whose blocks fall into one window) count as one, and of such there need not be as many: a leak
+# in large pieces would otherwise be unclear for minutes.
 GROWTH_SAMPLES, GROWTH_SHARE = 30.0, 0.02
 INDEPENDENT_SAMPLES = 8.0
 # A tail this flat, relative to the whole, has stopped growing.
