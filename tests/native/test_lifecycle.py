@@ -176,7 +176,10 @@ def test_code_that_comes_and_goes_is_released() -> None:
         # What is alive keeps its path, under its new number.
         assert within(_native.snapshot(), "test_code_that_comes_and_goes_is_released")
         gc.collect()
-        assert not any(name.startswith("made_") for row in rows(_native.snapshot()) for name in row.functions)
+        # What they returned is gone. A tuple of one argument may live on: it went back to CPython's free list, and was
+        # handed out again to somebody else without malloc.
+        left = [row for row in rows(_native.snapshot()) if any(name.startswith("made_") for name in row.functions)]
+        assert not [row for row in left if row.live_bytes > 1000 * row.live_objects]
     del kept
 
 
