@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .archive.rows import RowsCollector, TakenOut
 from .captures import CaptureStore
@@ -31,6 +31,9 @@ from .model.capture import ORDERED, CaptureOrders, CaptureRow
 from .model.live import InstanceLive, LiveInstances
 from .model.process import Span
 from .storage import Reader
+
+if TYPE_CHECKING:
+    from .database.postgres import Node
 
 KEY_BYTES_MIN = 32
 STATE_BYTES_MAX = 16 << 20
@@ -244,57 +247,58 @@ class ServiceSources:
     ) -> Sequence[Collector]:
         from .database import every
 
+        within = Span(subject.from_ns, subject.to_ns)
+
+        def spans(place: str) -> list[dict[str, Any]]:
+            return database_spans(self._reader, subject.service, within, database.kind, redactor.sql, place)
+
         try:
-            within = Span(subject.from_ns, subject.to_ns)
-
-            def spans(place: str) -> list[dict[str, Any]]:
-                return database_spans(self._reader, subject.service, within, database.kind, redactor.sql, place)
-
             found, close = every.collectors(
-                database, subject.issue, redactor.sql, activity=activity, within=within, spans=spans
+                database,
+                subject.issue,
+                redactor.sql,
+                activity=activity,
+                within=within,
+                spans=spans,
+                sample=self._sampler_of(database),
             )
         except CollectingError as error:
             return [Impossible(f"{database.kind}.{database.name}", str(error))]
         stack.callback(close)
-        if database.kind != "postgresql" or not database.replica or not database.sample.rows_per_table:
-            return found
-        # Before the last, which looks at how far the replica has fallen behind by then.
-        return [*found[:-1], self._sample_of(database, subject), found[-1]]
+        return found
 
-    def _sample_of(self, database: DatabaseConfig, subject: Subject) -> Collector:
-        from .database.connection import Guards, Target, connect
-        from .database.postgres import where
-        from .sample import SampleCollector, SampleSettings
-
-        target = Target(database.name, database.replica, "", database.password_file)
-
-        @contextmanager
-        def connection() -> Iterator[Any]:
-            session = connect(target, "standby", subject.issue, Guards(), time.monotonic() + CONNECT_S)
-            try:
-                yield session.connection
-            finally:
-                session.close()
-
+    def _sampler_of(self, database: DatabaseConfig) -> Callable[[Node], Collector] | None:
+        """Makes what takes rows over the connection of the other questions: a capture has one to each node."""
         chosen = database.sample
-        settings = SampleSettings(
-            rows_per_table=chosen.rows_per_table,
-            allow=chosen.allow,
-            mask=chosen.mask,
-            leave_out=chosen.leave_out,
-            references=chosen.references,
-        )
-        collector = SampleCollector(
-            database.name, connection, settings, self._key or new_key(), node=where(database.replica)
-        )
-        return InLane(collector, f"{database.name}.standby")
+        if not chosen.rows_per_table:
+            return None
+
+        def sampler(node: Node) -> Collector:
+            from .sample import SampleCollector, SampleSettings
+
+            @contextmanager
+            def connection() -> Iterator[Any]:
+                with node.use("the sample of rows", time.monotonic() + CONNECT_S) as session:
+                    yield session.connection
+
+            settings = SampleSettings(
+                rows_per_table=chosen.rows_per_table,
+                allow=chosen.allow,
+                mask=chosen.mask,
+                leave_out=chosen.leave_out,
+                references=chosen.references,
+            )
+            key = self._key or new_key()
+            return InLane(SampleCollector(database.name, connection, settings, key, node=node.label), node.lane)
+
+        return sampler
 
     def examine(self, service: str) -> Sequence[Check]:
         """Databases, each in turn."""
+        from .database import every
+
         found: list[Check] = []
         for database in self._databases(service):
-            from .database import every
-
             found += [
                 Check(f"{database.kind} {database.name}", one.name, one.state, one.sentence)
                 for one in every.examine(database)

@@ -62,8 +62,7 @@ class Guards:
     statement_timeout_ms: int = 5_000
     lock_timeout_ms: int = 500
     idle_in_transaction_ms: int = 10_000
-    # The questions', the sample's and pg_dump's of one capture, and that of the reading every minute.
-    own_connections_max: int = 4
+    own_connections_max: int = 2
     free_connections_min: int = 10
     lag_growth_s_max: float = 5.0
     lag_growth_bytes_max: int = 64 * 2**20

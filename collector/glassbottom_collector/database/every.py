@@ -12,7 +12,7 @@ from .cache import CacheTarget, Redis
 from .connection import Target
 from .doctor import Checked, examine_postgres, examine_redis
 from .mysql import Mysql, examine_mysql
-from .postgres import RedactSql, postgres
+from .postgres import Node, RedactSql, postgres
 from .slow import Beside, Rows
 from .sqlite import Sqlite, open_read_only
 
@@ -42,9 +42,11 @@ def collectors(
     activity: bool = False,
     within: Span | None = None,
     spans: Callable[[str], Rows] | None = None,
+    sample: Callable[[Node], Collector] | None = None,
 ) -> tuple[list[Collector], Callable[[], None]]:
     """(what looks at it, in order; what ends its connections). activity: the node that takes writes may be asked.
-    within, spans: see Beside.
+    within, spans: see Beside. sample: makes what takes rows from a replica of PostgreSQL, over the connection that the
+    others share; None takes none.
 
     Raises CollectingError for one that cannot be asked at all.
     """
@@ -52,6 +54,8 @@ def collectors(
         found = postgres(
             _target(database), issue, redact_sql, activity=activity, beside=Beside(within, database.log_file, spans)
         )
+        if sample is not None and found.standby is not None:
+            found.before_last.append(sample(found.standby))
         return found.collectors(), found.close
     url = database.replica or (database.primary if activity else "")
     if not url:
