@@ -160,6 +160,7 @@ def _watch(loaded: Loaded, variant: str, address: str, pace: Pace) -> Run:
             if not driven.failed:
                 # What comes later is a process at rest, and would look as if its growth had ended.
                 ended_ns = int(driven.last["at_ns"])
+                _settle(address, service)
                 last = _ask(query, service, began_ns, ended_ns)
                 looks.append(look_of(last, round(float(driven.last["seconds"]), 1), ended_ns))
                 if pace.dump and case.holder and variant == LEAKY:
@@ -200,6 +201,14 @@ def _ask(
             return None
         raise
     raise RuntimeError("the collector ended its answer without a report")
+
+
+def _settle(address: str, service: str) -> None:
+    """Returns when what the process told before is stored: batches are stored in the order in which they were sent, and
+    this one last. The same question then has the same answer for ever."""
+    with grpc.insecure_channel(address) as channel:
+        control = control_pb2_grpc.ControlServiceStub(channel)
+        control.TakeSnapshot(control_pb2.TakeSnapshotRequest(service=service), timeout=60)
 
 
 def _dump(address: str, service: str) -> tuple[str, ...]:

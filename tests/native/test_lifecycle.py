@@ -155,32 +155,36 @@ def test_generators_coroutines_and_names_beyond_ascii_are_walked() -> None:
 
 
 def test_code_that_comes_and_goes_is_released() -> None:
-    """Templates and exec() make functions for ever; the tables drop what nothing live was allocated by."""
-    with sampler(interval_bytes=4096.0):
-        kept = [bytes(1_000_000)]
-        churned = 0
-        while _native.statistics()["codes"] < _native.statistics()["codes_max"] * 0.6:
-            for i in range(500):
-                scope: dict = {}
-                exec(f"def made_{churned}_{i}(): return bytes(9000)", scope)
-                scope[f"made_{churned}_{i}"]()
-            churned += 1
-        before = _native.statistics()
-        epoch = _native.snapshot()["epoch"]
+    """Templates and exec() make functions for ever; the tables drop what nothing live was allocated by.
 
-        assert _native.release_unused() > 0
-
-        after = _native.statistics()
-        assert after["codes"] < before["codes"] / 2
-        assert _native.snapshot()["epoch"] != epoch
-        # What is alive keeps its path, under its new number.
-        assert within(_native.snapshot(), "test_code_that_comes_and_goes_is_released")
-        gc.collect()
-        # What they returned is gone. A tuple of one argument may live on: it went back to CPython's free list, and was
-        # handed out again to somebody else without malloc.
-        left = [row for row in rows(_native.snapshot()) if any(name.startswith("made_") for name in row.functions)]
-        assert not [row for row in left if row.live_bytes > 1000 * row.live_objects]
-    del kept
+    In a process of its own: once a debugger, coverage or hypothesis has used sys.monitoring, CPython gives each new
+    function 64 or 72 bytes when it first runs, which live as long as its code; where such a block was sampled, its
+    name is needed, and the code stays.
+    """
+    result = run_python(
+        "import gc\n"
+        "from glassbottom import _native\n"
+        "from tests.support.sampling import rows, sampler, within\n"
+        "def keeps():\n"
+        "    return [bytes(1_000_000)]\n"
+        "with sampler(interval_bytes=4096.0):\n"
+        "    kept = keeps()\n"
+        "    made = 0\n"
+        "    while _native.statistics()['codes'] < _native.statistics()['codes_max'] * 0.6:\n"
+        "        scope = {}\n"
+        "        exec(f'def made_{made}(): return bytes(9000)', scope)\n"
+        "        scope[f'made_{made}']()\n"
+        "        made += 1\n"
+        "    before, epoch = _native.statistics(), _native.snapshot()['epoch']\n"
+        "    assert _native.release_unused() > 0\n"
+        "    assert _native.statistics()['codes'] < before['codes'] / 2\n"
+        "    assert _native.snapshot()['epoch'] != epoch\n"
+        "    assert within(_native.snapshot(), 'keeps'), 'what is alive keeps its path, under its new number'\n"
+        "    gc.collect()\n"
+        "    left = [row for row in rows(_native.snapshot()) for name in row.functions if name.startswith('made_')]\n"
+        "    assert not left, left\n"
+    )
+    assert result.returncode == 0, result.stderr
 
 
 def test_functions_that_are_gone_are_let_go_of_and_no_path_gets_another_number() -> None:
