@@ -97,7 +97,7 @@ def test_a_benign_curve_is_not_called_a_leak(kind):
         ("leak + sawtooth", 25),
         ("leak by bursts", 24),
         ("leak under diurnal load", 28),
-        ("leak under load ramp", 26),
+        ("leak under load ramp", 27),
         ("leak per operation", 18),
     ],
 )
