@@ -57,15 +57,23 @@ def completed(
 
 
 def _parts(process: Readings, seen: Mapping[str, ProcessSeen]) -> parts.Parts | None:
-    """Behind the first quarter of the process's life, as with sites."""
+    """Behind the first quarter of the process's life, as with sites.
+
+    Only at the moments at which malloc was asked too. The agent asks it seldom where that is dear, and what Python has
+    from malloc meanwhile would stand as growth of the anonymous rest.
+    """
     anonymous = process.get(readings.BEHIND, "anonymous")
     if anonymous is None:
         return None
     at_ns = anonymous.at_ns
+    malloc = process.get(readings.MALLOC, "used")
+    if malloc is not None:
+        # With one answer of malloc's the parts can be shown, which two moments do, and nothing can be judged.
+        at_ns = malloc.at_ns if len(malloc.at_ns) > 1 else at_ns[[0, -1]]
     known = seen.get(process.instance_id)
     born_ns = min(int(at_ns[0]), known.process.started_at_ns) if known is not None else int(at_ns[0])
     behind = at_ns[at_ns >= born_ns + WARM_UP_SHARE * (int(at_ns[-1]) - born_ns)]
-    return parts.of(process, behind)
+    return parts.of(process, behind if len(behind) > 1 else at_ns[-2:])
 
 
 def _load(
