@@ -93,7 +93,12 @@ class LiveElsewhere:
 
     def instances(self) -> Sequence[InstanceLive]:
         """Nothing when the event loop is too busy, or gone."""
-        future = asyncio.run_coroutine_threadsafe(self._now(), self._loop)
+        asked = self._now()
+        try:
+            future = asyncio.run_coroutine_threadsafe(asked, self._loop)
+        except RuntimeError:  # it is closed
+            asked.close()
+            return ()
         try:
             return future.result(LIVE_WAIT_S)
         except TimeoutError:

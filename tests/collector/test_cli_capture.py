@@ -215,7 +215,17 @@ HOSTILE = {
     "device": (texts(lambda n, d: (n, d, tarfile.CHRTYPE)), "is no plain file"),
     "newer": (in_manifest(format_version=99), "install a newer glassbottom"),
     "no version": (in_manifest(format_version="1"), "does not say which format"),
-    "manifest of nothing": (in_manifest(files=None), "which its manifest does not list"),
+    "manifest of nothing": (in_manifest(files=None), "files in manifest.json"),
+    "manifest of no files": (in_manifest(files=[]), "which its manifest does not list"),
+    "moment of words": (in_manifest(to_ns="yesterday"), "to_ns in manifest.json"),
+    "moment beyond time": (in_manifest(to_ns=2**70), "to_ns in manifest.json"),
+    "collectors of another kind": (in_manifest(collectors={"a": 1}), "collectors in manifest.json"),
+    "a collector of numbers": (in_manifest(collectors=[{"name": 1}]), "name in manifest.json"),
+    "bytes of words": (
+        in_manifest(collectors=[{"name": "a", "state": "done", "files": 1, "bytes": "many", "ms": 1}]),
+        "bytes in manifest.json",
+    ),
+    "no service": (in_manifest(service=None), "service in manifest.json"),
 }
 
 

@@ -30,6 +30,26 @@ FILES_MAX = 10_000
 _PATH = re.compile(r"debug_\d{8}_\d{6}/[A-Za-z0-9_@+=,-][A-Za-z0-9._@+=,-]*(/[A-Za-z0-9_@+=,-][A-Za-z0-9._@+=,-]*)*\Z")
 
 
+# What each field is of, where it is there: a type, or the fields of each item of a list.
+Shape = Mapping[str, Any]
+COLLECTOR: Shape = {"name": str, "state": str, "files": int, "bytes": int, "ms": (int, float)}
+FILE: Shape = {"path": str, "sha256": str, "bytes": int, "node": str, "role": str, "collector": str}
+ERROR: Shape = {"collector": str, "state": str, "sentence": str, "notes": list}
+MANIFEST: Shape = {
+    "glassbottom": str,
+    "id": str,
+    "issue": str,
+    "service": str,
+    "from_ns": int,
+    "to_ns": int,
+    "asked_by": str,
+    "trigger": str,
+    "collectors": [COLLECTOR],
+    "files": [FILE],
+}
+NS_MAX = 2**63 - 1
+
+
 @dataclass(frozen=True)
 class Opened:
     """An archive whose every file is what its manifest says. files: by path, without the directory they lie in."""
@@ -76,7 +96,10 @@ def verified(name: str, packed: bytes) -> Opened:
     if not isinstance(manifest, dict):
         raise ArchiveError(f"The manifest of {name} is no object.")
     _check_version(name, manifest)
+    _check_shape(name, "manifest.json", manifest, MANIFEST)
     _check_files(name, manifest, files)
+    if "errors.json" in files:
+        _check_shape(name, "errors.json", {"errors": _json("errors.json", files["errors.json"])}, {"errors": [ERROR]})
     return Opened(top, manifest, files)
 
 
@@ -127,12 +150,24 @@ def _check_version(name: str, manifest: Mapping[str, Any]) -> None:
         )
 
 
+def _check_shape(name: str, path: str, document: Mapping[str, Any], shape: Shape) -> None:
+    """Raises ArchiveError for a field that is missing, or of another type than every archive of ours has."""
+    for field, kind in shape.items():
+        value = document.get(field)
+        if isinstance(kind, list):
+            if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+                raise ArchiveError(f"{field} in {path} of {name} is no list of objects; it is refused.")
+            for item in value:
+                # Of files that come from no node, the node is not told.
+                _check_shape(name, path, {**dict.fromkeys(("node", "role"), ""), **item}, kind[0])
+        elif not isinstance(value, kind) or isinstance(value, bool):
+            raise ArchiveError(f"{field} in {path} of {name} is missing, or is not what it should be; it is refused.")
+        elif isinstance(value, int) and not 0 <= value <= NS_MAX:
+            raise ArchiveError(f"{field} in {path} of {name} is out of range; it is refused.")
+
+
 def _check_files(name: str, manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
-    listed: dict[str, str] = {}
-    entries = manifest.get("files")
-    for entry in entries if isinstance(entries, list) else []:
-        if isinstance(entry, dict) and isinstance(entry.get("path"), str):
-            listed[entry["path"]] = str(entry.get("sha256"))
+    listed: dict[str, str] = {entry["path"]: entry["sha256"] for entry in manifest["files"]}
     there = set(files) - {"manifest.json"}
     if missing := sorted(set(listed) - there):
         raise ArchiveError(f"{name} lacks {missing[0]}, which its manifest lists; somebody took it out.")

@@ -222,6 +222,10 @@ class _Inward:
     def _insert(self, table: str, data: bytes) -> None:
         path = self._directory / "rows.parquet"
         path.write_bytes(data)
+        # By what the file says of itself, before anything is unpacked: a few bytes can stand for any number of rows.
+        [[count]] = self._cursor.execute(f"SELECT num_rows FROM parquet_file_metadata('{path}')").fetchall()
+        if not 0 <= count <= ROWS_MAX:
+            raise ArchiveError(f"{table} in the archive has {count} rows, and at most {ROWS_MAX} are taken.")
         columns, joins = [], []
         for number, row in enumerate(self._cursor.execute(f"DESCRIBE {table}").fetchall()):
             if row[1] == "VARCHAR":
