@@ -6,6 +6,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import resource
+import signal
 import tarfile
 import threading
 from collections.abc import Callable, Sequence
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from glassbottom_collector.errors import NotFound
+from glassbottom_collector.errors import NotFound, StorageError
 from glassbottom_collector.incident.assemble import Archive, LeakingError, Outcome, Subject, assemble, plan
 from glassbottom_collector.incident.bundle import FILE_BYTES_MAX, segment
 from glassbottom_collector.incident.parts import CollectingError, Planned, RefusedError, Sink
@@ -305,3 +307,23 @@ def test_what_a_crash_left_behind_is_swept_and_an_unreadable_record_is_counted(t
 
     assert [path.name for path in tmp_path.iterdir()] == ["debug_20200101_000002.json"]
     assert store.statistics()["incidents_unreadable"] == 1
+
+
+def test_where_there_is_no_room_nothing_is_left_of_it_and_the_next_one_is_kept(tmp_path: Path) -> None:
+    archive = made(Looks("a", writes("a.txt", "1")))
+    store = IncidentStore(tmp_path, LIMITS, lambda: NOW_NS)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(
+        signal.SIGXFSZ, signal.SIG_IGN
+    )  # then a write beyond the limit is an error, as on a full disk
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))
+    try:
+        with pytest.raises(StorageError, match=r"cannot be kept in .*: File too large"):
+            store.put(SUBJECT, archive)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, before)
+
+    assert list(tmp_path.iterdir()) == []
+    assert store.list("", 10) == []
+    assert store.path_of(store.put(SUBJECT, archive).id).exists()

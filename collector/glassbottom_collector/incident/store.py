@@ -39,14 +39,15 @@ class Limits:
 
 
 class IncidentStore:
-    """One directory, owned by one collector. Any thread."""
+    """One directory, owned by one collector. Any thread; those that only ask never wait for a disk."""
 
     def __init__(self, directory: Path, limits: Limits, clock_ns: Callable[[], int] = time.time_ns) -> None:
         """Raises StorageError when the directory cannot be used."""
         self._directory = directory
         self._limits = limits
         self._clock_ns = clock_ns
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of the rows in memory; nothing is written under it
+        self._reserved_ids: set[str] = set()
         self.unreadable = 0
         self.deleted_total = 0
         try:
@@ -59,37 +60,44 @@ class IncidentStore:
 
     def put(self, subject: Subject, archive: Archive) -> IncidentRow:
         """Keeps an archive. Raises StorageError when there is no room; then nothing is left of it."""
-        with self._lock:
-            row = IncidentRow(
-                id=self._free_id(archive.id),
-                issue=subject.issue,
-                service=subject.service,
-                at_ns=subject.to_ns,
-                asked_by=subject.asked_by,
-                trigger=subject.trigger,
-                state=STORED if archive.complete else PARTIAL,
-                file_bytes=len(archive.data),
-                sha256=hashlib.sha256(archive.data).hexdigest(),
-            )
+        row = IncidentRow(
+            id=self._reserved(archive.id),
+            issue=subject.issue,
+            service=subject.service,
+            at_ns=subject.to_ns,
+            asked_by=subject.asked_by,
+            trigger=subject.trigger,
+            state=STORED if archive.complete else PARTIAL,
+            file_bytes=len(archive.data),
+            sha256=hashlib.sha256(archive.data).hexdigest(),
+        )
+        try:
             self._write(self._archive(row.id), archive.data)
             self._record(row)
+        except StorageError:
+            self._archive(row.id).unlink(missing_ok=True)
+            self._let_go(row.id)
+            raise
         self.retire()
         return row
 
     def put_failed(self, subject: Subject, identity: str, reason: str) -> IncidentRow:
         """Remembers that there is no archive, and why. Raises StorageError."""
-        with self._lock:
-            row = IncidentRow(
-                id=self._free_id(identity),
-                issue=subject.issue,
-                service=subject.service,
-                at_ns=subject.to_ns,
-                asked_by=subject.asked_by,
-                trigger=subject.trigger,
-                state=FAILED,
-                reason=reason,
-            )
+        row = IncidentRow(
+            id=self._reserved(identity),
+            issue=subject.issue,
+            service=subject.service,
+            at_ns=subject.to_ns,
+            asked_by=subject.asked_by,
+            trigger=subject.trigger,
+            state=FAILED,
+            reason=reason,
+        )
+        try:
             self._record(row)
+        except StorageError:
+            self._let_go(row.id)
+            raise
         return row
 
     def list(self, service: str, limit: int) -> list[IncidentRow]:
@@ -122,21 +130,21 @@ class IncidentStore:
         """Deletes archives that are too old or too many, the oldest first, and then records."""
         now_ns = self._clock_ns()
         with self._lock:
-            kept = sorted((row for row in self._rows.values() if row.has_file), key=lambda row: row.at_ns)
-            total = sum(row.file_bytes for row in kept)
-            for row in kept:
-                if total <= self._limits.bytes_max and now_ns - row.at_ns <= self._limits.retention_days * DAY_NS:
-                    break
-                self._archive(row.id).unlink(missing_ok=True)
-                total -= row.file_bytes
-                self.deleted_total += 1
-                with contextlib.suppress(StorageError):  # its file is gone, which is seen when it is asked for
-                    self._record(replace(row, deleted_at_ns=now_ns))
-            excess = len(self._rows) - self._limits.records_max
-            for row in sorted(self._rows.values(), key=lambda row: row.at_ns)[: max(0, excess)]:
-                self._archive(row.id).unlink(missing_ok=True)
-                self._about(row.id).unlink(missing_ok=True)
-                del self._rows[row.id]
+            rows = sorted(self._rows.values(), key=lambda row: row.at_ns)
+        total = sum(row.file_bytes for row in rows if row.has_file)
+        for row in [row for row in rows if row.has_file]:
+            if total <= self._limits.bytes_max and now_ns - row.at_ns <= self._limits.retention_days * DAY_NS:
+                break
+            self._archive(row.id).unlink(missing_ok=True)
+            total -= row.file_bytes
+            self.deleted_total += 1
+            with contextlib.suppress(StorageError):  # its file is gone, which is seen when it is asked for
+                self._record(replace(row, deleted_at_ns=now_ns))
+        for row in rows[: max(0, len(rows) - self._limits.records_max)]:
+            self._archive(row.id).unlink(missing_ok=True)
+            self._about(row.id).unlink(missing_ok=True)
+            with self._lock:
+                self._rows.pop(row.id, None)
 
     def statistics(self) -> dict[str, float]:
         """Gauges and counters by name."""
@@ -159,17 +167,26 @@ class IncidentStore:
     def _about(self, identity: str) -> Path:
         return self._directory / f"{identity}.json"
 
-    def _free_id(self, wanted: str) -> str:
-        number = 1
-        found = wanted
-        while found in self._rows:
-            number += 1
-            found = f"{wanted}_{number}"
+    def _reserved(self, wanted: str) -> str:
+        """An id that nobody has, and nobody will get."""
+        with self._lock:
+            number = 1
+            found = wanted
+            while found in self._rows or found in self._reserved_ids:
+                number += 1
+                found = f"{wanted}_{number}"
+            self._reserved_ids.add(found)
         return found
 
     def _record(self, row: IncidentRow) -> None:
         self._write(self._about(row.id), (json.dumps(asdict(row), sort_keys=True) + "\n").encode())
-        self._rows[row.id] = row
+        with self._lock:
+            self._rows[row.id] = row
+            self._reserved_ids.discard(row.id)
+
+    def _let_go(self, identity: str) -> None:
+        with self._lock:
+            self._reserved_ids.discard(identity)
 
     def _write(self, path: Path, data: bytes) -> None:
         beside = path.with_name(f"{path.name}.part")
