@@ -216,6 +216,19 @@ def test_with_activity_the_primary_tells_its_locks_without_literals(
     assert CANARIES["literal"].encode() not in b"".join(files_of(path).values())
 
 
+def test_the_doctor_finds_the_databases_fit_before_anything_is_captured(
+    running: tuple[CollectorProcess, subprocess.Popen[str], str],
+) -> None:
+    collector, _, _ = running
+    code, out, err = asked("doctor", "--addr", collector.address, "-o", "json")
+
+    assert code == 0, err
+    checks = {(one["name"], one["state"]) for one in json.loads(out)["checks"]}
+    assert ("replica", "ok") in checks
+    assert ("lag", "ok") in checks
+    assert {state for _, state in checks} <= {"ok", "warning"}
+
+
 def test_sigusr2_at_the_process_captures_by_itself(
     running: tuple[CollectorProcess, subprocess.Popen[str], str],
 ) -> None:
