@@ -12,17 +12,11 @@
  *   program keeps it, which is when it allocates.
  * - Without the GIL each function is exchanged by itself, and only for the one it was seen to be: a tool that comes or
  *   goes in between keeps what it has put there, and the window stays shut. ctx is never written: whoever allocates just
- *   then may have read the tool's function already, and would call it with pymalloc's ctx. (3.11 keeps its allocators
- *   where only its API reaches them. There, a tool that puts its hook between our look and our store, some twenty
- *   nanoseconds unless the kernel interrupts them, loses it for its own time of running.)
+ *   then may have read the tool's function already, and would call it with pymalloc's ctx. Where the place to exchange
+ *   them at is not known (places.c), the hooks are put with the GIL and stay.
  * - A hook is removed only if it is on top. Otherwise it stays and counts in vain: outside windows a hit is no sample.
  */
-#define Py_BUILD_CORE 1
 #include "hooks.h"
-
-#if PY_VERSION_HEX >= 0x030C0000
-#include <internal/pycore_runtime.h>
-#endif
 
 #include <dlfcn.h>
 #include <pthread.h>
@@ -192,22 +186,6 @@ static plan plans[3];
 static PyMemAllocatorEx *places[3];
 static pthread_mutex_t swap_mutex = PTHREAD_MUTEX_INITIALIZER; /* guards plans, and every change of OBJ and MEM */
 
-/* Where this interpreter keeps the allocator, whose offset another patch release may have moved; NULL: not known. With
- * the GIL. */
-static PyMemAllocatorEx *
-place_of(PyMemAllocatorDomain domain, const PyMemAllocatorEx *top)
-{
-#if PY_VERSION_HEX >= 0x030C0000
-    PyMemAllocatorEx *place =
-        domain == PYMEM_DOMAIN_MEM ? &_PyRuntime.allocators.standard.mem : &_PyRuntime.allocators.standard.obj;
-    return same_allocator(place, top) ? place : NULL;
-#else
-    (void)domain;
-    (void)top;
-    return NULL;
-#endif
-}
-
 /* CPython's debug hooks put a letter and seven 0xFD before each block, and abort at one that lacks them. They may be on
  * without PYTHONMALLOC or -X dev: by PyMem_SetupDebugHooks(), or with the variable gone from the environment. */
 static bool
@@ -256,13 +234,14 @@ is_pymalloc(const PyMemAllocatorEx *a)
     return a->ctx == NULL && from_python(a->malloc);
 }
 
-static void
-put_on(PyMemAllocatorDomain domain, const PyMemAllocatorEx *top, int k)
+/* A slot's functions with the ctx and the free of what they wrap. */
+static PyMemAllocatorEx
+hook_over(PyMemAllocatorDomain domain, const PyMemAllocatorEx *below, int k)
 {
     PyMemAllocatorEx hook = GB_SMALL_HOOKS[domain][k];
-    hook.ctx = top->ctx;
-    hook.free = top->free;
-    PyMem_SetAllocator(domain, &hook);
+    hook.ctx = below->ctx;
+    hook.free = below->free;
+    return hook;
 }
 
 static bool
@@ -270,7 +249,7 @@ make_plan(PyMemAllocatorDomain domain)
 {
     PyMemAllocatorEx top;
     PyMem_GetAllocator(domain, &top);
-    places[domain] = place_of(domain, &top);
+    places[domain] = gb_allocator_place(domain, &top, NULL);
     int k = our_slot(GB_SMALL_HOOKS[domain], &top);
     if (k >= 0) {
         plans[domain] = (plan){gb_small_slots[domain][k].below, k};
@@ -288,9 +267,14 @@ make_plan(PyMemAllocatorDomain domain)
         return false;
     k = slot_for(gb_small_slots[domain], &top);
     plans[domain] = (plan){top, k};
-    if (k >= 0 && !is_pymalloc(&top))
-        put_on(domain, &top, k);
-    return k >= 0;
+    if (k < 0)
+        return false;
+    PyMemAllocatorEx hook = hook_over(domain, &top, k);
+    if (is_pymalloc(&top))
+        places[domain] = gb_allocator_place(domain, &top, &hook);
+    if (!is_pymalloc(&top) || places[domain] == NULL)
+        PyMem_SetAllocator(domain, &hook);
+    return true;
 }
 
 bool
@@ -317,10 +301,8 @@ static bool
 exchange(PyMemAllocatorDomain domain, const PyMemAllocatorEx *from, const PyMemAllocatorEx *to, bool ours)
 {
     PyMemAllocatorEx *place = places[domain];
-    if (place == NULL) {
-        PyMem_SetAllocator(domain, (PyMemAllocatorEx *)to);
-        return true;
-    }
+    if (place == NULL)
+        return false;
     if (ours && !EXCHANGE(&place->malloc, from->malloc, to->malloc))
         return false;
     if (!EXCHANGE(&place->calloc, from->calloc, to->calloc) || !EXCHANGE(&place->realloc, from->realloc, to->realloc))
@@ -341,9 +323,7 @@ swap_in(PyMemAllocatorDomain domain)
     if (p->slot >= 0) {
         if (top.ctx != NULL) /* not pymalloc: with the GIL only */
             return false;
-        PyMemAllocatorEx hook = GB_SMALL_HOOKS[domain][p->slot];
-        hook.ctx = top.ctx;
-        hook.free = top.free;
+        PyMemAllocatorEx hook = hook_over(domain, &top, p->slot);
         return exchange(domain, &top, &hook, true);
     }
     return true;

@@ -6,6 +6,7 @@
  *   types.c     which type lives in a sampled block
  *   hooks.c     the allocator hooks
  *   chain.c     where they are put: the only place that replaces allocators
+ *   places.c    where the interpreter keeps them
  *   windows.c   when small blocks are watched
  *   snapshot.c  reads everything out
  *   labels.c      what the process works on: the route that a context variable holds

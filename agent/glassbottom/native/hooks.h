@@ -1,4 +1,4 @@
-/* hooks.h: what hooks.c (the functions) and chain.c (where they are put) share. */
+/* hooks.h: what hooks.c (the functions), chain.c (where they are put) and places.c share. */
 #ifndef GB_HOOKS_H
 #define GB_HOOKS_H
 
@@ -23,5 +23,10 @@ extern _Atomic double gb_window_share;
 
 /* Bytes until the next small sample; belongs to whoever holds the GIL. */
 extern int64_t gb_small_left;
+
+/* Where the interpreter keeps the allocator of OBJ or MEM, whose uppermost is `top`; NULL: not known. `hook` is one of
+ * ours over `top`, to look for it with, or NULL: only what is known already. With the GIL. */
+PyMemAllocatorEx *gb_allocator_place(PyMemAllocatorDomain domain, const PyMemAllocatorEx *top,
+                                     const PyMemAllocatorEx *hook);
 
 #endif
