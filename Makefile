@@ -10,7 +10,7 @@ GRAPH       := collector/glassbottom_collector/native
 SOURCES     := $(wildcard $(NATIVE)/*.[ch] $(GRAPH)/*.[ch])
 # Reinstalled when one of these is newer than the last installation; Python files are read where they lie.
 INSTALLED_BY := pyproject.toml deploy/venv.sh $(SOURCES)
-BENCHES     := overhead async footprint kill9 leaks curves pprof suites day dump redaction logs log_record capture
+BENCHES     := overhead async footprint kill9 leaks curves pprof suites day dump redaction logs log_record capture false_alarms
 PYTEST_ARGS ?= -n 2 --dist worksteal
 SECONDS_OF_SOAK ?= 120
 SEED_OF_SOAK ?= 1
@@ -64,7 +64,7 @@ format: .venv/$(MAIN)/.check ## Rewrites Python and C files as `make check` want
 $(BENCHES:%=bench-%): bench-%: .venv/$(MAIN)/.test
 	@$(PYTHON) -m tests.bench.$* $(ARGS)
 
-bench-%: ## Measures one claim: overhead, async, footprint, kill9, leaks, curves, pprof, suites, day, dump, redaction, logs, log_record, capture (ARGS="..." are passed on)
+bench-%: ## Measures one claim: overhead, async, footprint, kill9, leaks, curves, pprof, suites, day, dump, redaction, logs, log_record, capture, false_alarms (ARGS="..." are passed on)
 	@echo "no benchmark '$*'; there are: $(BENCHES)" >&2; exit 2
 
 soak: .venv/$(MAIN)/.test ## Stresses the C core and heap dumps under ASAN + UBSAN (SECONDS_OF_SOAK=120, SEED_OF_SOAK=1)

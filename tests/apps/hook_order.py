@@ -31,7 +31,8 @@ class Memray:
     def start(self) -> None:
         import memray
 
-        self.tracker = memray.Tracker(Path(tempfile.mkdtemp()) / "out.bin", trace_python_allocators=True)
+        self.directory = tempfile.TemporaryDirectory()
+        self.tracker = memray.Tracker(Path(self.directory.name) / "out.bin", trace_python_allocators=True)
         self.tracker.__enter__()
 
     def stop(self) -> None:
