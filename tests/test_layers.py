@@ -75,7 +75,7 @@ AGENT_ARROWS: dict[str, set[str]] = {
     "_log": set(),
     "_clock": set(),
     "_switch": set(),
-    "bootstrap": {"__init__", "_agent", "_switch", "_log"},
+    "bootstrap": {"__init__", "_process", "_switch", "_log"},
     "_threads": AGENT_PLAIN,
     "_identity": AGENT_PLAIN,
     "_redact": set(),
@@ -84,8 +84,9 @@ AGENT_ARROWS: dict[str, set[str]] = {
     "_describe": AGENT_PLAIN,
     "_signal": AGENT_PLAIN | {"wire"},
     "_guard": AGENT_PLAIN,
-    "_fork": AGENT_PLAIN | {"_agent", "transport"},
-    "_config": {"_errors", "_log"},
+    "_fork": AGENT_PLAIN | {"_agent", "_process", "transport"},
+    "_config": {"_errors"},
+    "_options": {"_config", "_errors", "_log"},
     "control": AGENT_PLAIN | {"wire", "captures"},
     "captures": AGENT_PLAIN | {"wire", "_native", "probes", "logs", "_describe", "__init__"},
     "probes": AGENT_PLAIN | {"wire", "_native", "_profile", "spans", "transport.queue", "transport.encode"},
@@ -101,10 +102,9 @@ AGENT_ARROWS: dict[str, set[str]] = {
     "_agent": AGENT_PLAIN
     | {
         "__init__",
-        "_switch",
+        "_options",
         "_profile",
         "wire",
-        "_fork",
         "_native",
         "probes",
         "transport",
@@ -116,7 +116,8 @@ AGENT_ARROWS: dict[str, set[str]] = {
         "_describe",
         "_signal",
     },
-    "__init__": {"_agent", "_config", "_describe", "_errors", "_profile", "_switch", "spans"},
+    "_process": AGENT_PLAIN | {"_agent", "_describe", "_fork", "_options", "_switch", "probes"},
+    "__init__": {"_process", "_config", "_describe", "_errors", "_profile", "_switch", "spans"},
 }
 # One module may do what its package may not; each with its reason.
 EXCEPTIONS = {

@@ -80,28 +80,28 @@ def init(
     if is_disabled():
         return
     try:
-        from . import _agent
+        from . import _process
     except ImportError as error:
         import logging
 
         logging.getLogger(__name__).warning("glassbottom is off: %s. Install it with what it depends on.", error)
         return
 
-    _agent.init(service, endpoint=endpoint, config=config, strict=strict, options=options)
+    _process.init(service, endpoint=endpoint, config=config, strict=strict, options=options)
 
 
 def shutdown(timeout_s: float = 1.0) -> None:
     """Sends what is waiting, for at most timeout_s seconds, then stops watching. init() may be called again."""
-    from . import _agent
+    from . import _process
 
-    _agent.shutdown(timeout_s)
+    _process.shutdown(timeout_s)
 
 
 def flush(timeout_s: float = 5.0) -> bool:
     """Waits until the collector has stored everything read so far; False when timeout_s seconds were not enough."""
-    from . import _agent
+    from . import _process
 
-    return _agent.flush(timeout_s)
+    return _process.flush(timeout_s)
 
 
 def snapshot(label: str = "", *, wait_s: float = 0.0) -> bool:
@@ -113,9 +113,9 @@ def snapshot(label: str = "", *, wait_s: float = 0.0) -> bool:
 
     `snapshot()` then `flush()` waits until it is stored.
     """
-    from . import _agent
+    from . import _process
 
-    return _agent.snapshot(label, wait_s)
+    return _process.snapshot(label, wait_s)
 
 
 def status() -> dict[str, Any]:
@@ -126,9 +126,9 @@ def status() -> dict[str, Any]:
     connected, collector (version, store_id, last_error), statistics (by name), probes_disabled (name to reason),
     incident_signal (state and reason: whether SIGUSR2 asks the collector to capture an incident).
     """
-    from . import _agent
+    from . import _process
 
-    return _agent.status()
+    return _process.status()
 
 
 def describe(name: str, function: Callable[[], object] | None) -> None:

@@ -1,31 +1,27 @@
-"""The agent of this process: owns the probes and the way to the collector, starts and stops them, survives forks.
+"""An agent: owns the probes and the way to the collector, starts and stops them, and sees after them in its own thread.
 
-There is at most one. init(), shutdown() and the rest of the public face are the functions at the top; everything that
-lives is in Agent. Importing this module imports protobuf and h2, never grpcio.
+Which agent this process has is _process.py's. Importing this module imports protobuf and h2, never grpcio.
 """
 
 from __future__ import annotations
 
-import atexit
 import os
 import random
 import sys
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import _describe, _fork, _threads, logs
+from . import _describe, _threads, logs
 from ._clock import Clock, SystemClock
-from ._config import Config, from_env, settings
-from ._errors import ConfigError
+from ._config import Config
 from ._greenlets import threads_replaced
 from ._guard import Guard
 from ._identity import Identity, identify
 from ._log import log
+from ._options import settings
 from ._signal import IncidentSignal
-from ._switch import is_disabled
 from .captures.desk import Desk
 from .control import LABEL_CHARACTERS_MAX, Commands
 from .probes import Probe, ProbeState, build
@@ -47,168 +43,10 @@ machine so busy that the fork waits for the GIL anyway."""
 PAUSE_SWITCH_INTERVAL_S = 1e-4
 FINISH_SLICE_S = 0.1
 WITHDRAW_AFTER_S = 1.0
-WITHDRAW_TIMEOUT_S = 1.0
 REASON_CHARACTERS_MAX = 1000
 """What a collector takes."""
 ASKED_MAX = 20
 """Snapshots with a name, or somebody waiting, that have not been read yet: as many names as one reading carries."""
-
-_current: Agent | None = None
-DISABLED = ProbeState("off", "Switched off by GLASSBOTTOM_DISABLE or disable=True.")
-_off = ProbeState("off", "glassbottom.init() was not called.")
-_lock = threading.Lock()
-_at_exit_registered = False
-
-
-# The public face; documented in __init__.py.
-
-
-def init(
-    service: str | None,
-    *,
-    endpoint: str | None,
-    config: Config | None,
-    strict: bool,
-    options: Mapping[str, Any],
-    provisional: bool = False,
-) -> None:
-    """provisional: started by `glassbottom run`; an init() in the application's code then still counts."""
-    global _current, _off
-    with _lock:
-        try:
-            wanted = _wanted(service, endpoint, config, options)
-        except ConfigError as error:
-            if strict:
-                raise
-            _off = ProbeState("off", str(error))
-            log().error("glassbottom is off: %s", error)
-            return
-        if wanted.disable:
-            _off = DISABLED
-            return
-        if _current is not None and _current.pid == os.getpid():
-            if not _current.provisional or provisional or _current.config == wanted:
-                return
-            _current.stop(0.0)
-            _current = None
-        reason = threads_replaced()
-        if reason is not None:
-            _off = ProbeState("refused", reason)
-            log().warning("glassbottom is off: %s", reason)
-            return
-        try:
-            agent = Agent(wanted, provisional=provisional)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is ours and not the application's
-            _off = ProbeState("off", f"The agent could not be made: {type(error).__name__}: {error}")
-            log().warning("glassbottom is off: an internal error kept it from starting.", exc_info=error)
-            return
-        with agent.guard.guarded("start"):
-            _fork.install(_agent_to_fork, _replace_after_fork)
-            _register_at_exit()
-            agent.start()
-        _current = agent
-
-
-def shutdown(timeout_s: float) -> None:
-    global _current, _off
-    with _lock:
-        agent, _current = _agent_of_this_process(), None
-        _off = ProbeState("stopped", "glassbottom.shutdown() was called.")
-    if agent is not None:
-        # Under greenlets nothing is waited for: it is on its way out by itself.
-        agent.finish(timeout_s if threads_replaced() is None else 0.0)
-
-
-def flush(timeout_s: float) -> bool:
-    agent = _agent_of_this_process()
-    return agent is not None and agent.sender.flush(timeout_s)
-
-
-def snapshot(label: str = "", wait_s: float = 0.0) -> bool:
-    agent = _agent_of_this_process()
-    return agent is not None and agent.request_snapshot(label, wait_s)
-
-
-def status() -> dict[str, Any]:
-    agent = _agent_of_this_process()
-    replaced = threads_replaced() if _current is not None else None
-    if agent is None or replaced is not None:
-        off = ProbeState("refused", replaced) if replaced is not None else DISABLED if is_disabled() else _off
-        return {
-            "state": off.state,
-            "reason": off.reason,
-            "service": "",
-            "instance_id": "",
-            "session_id": "",
-            "endpoint": "",
-            "connected": False,
-            "collector": {},
-            "statistics": {},
-            "probes_disabled": {},
-            "incident_signal": {"state": "off", "reason": off.reason},
-        }
-    return agent.status()
-
-
-def _wanted(service: str | None, endpoint: str | None, config: Config | None, options: Mapping[str, Any]) -> Config:
-    if is_disabled():
-        return Config(disable=True)
-    if config is None:
-        return from_env(os.environ, service=service, endpoint=endpoint, options=options)
-    if service is not None or endpoint is not None or options:
-        raise ConfigError("init(config=…) takes nothing else; put service, endpoint and options into the Config.")
-    return config
-
-
-def _agent_of_this_process() -> Agent | None:
-    """The agent, unless it is a parent's that a fork without Python's knowledge brought here."""
-    agent = _current
-    return agent if agent is not None and agent.pid == os.getpid() else None
-
-
-def _agent_to_fork() -> Agent | None:
-    """The same, unless its threads were replaced meanwhile: to wait for it could then let another greenlet run, and one
-    like it in the child would have no threads."""
-    return _agent_of_this_process() if threads_replaced() is None else None
-
-
-def _withdraw(agent: Agent, reason: str) -> None:
-    """As if it had never started; in the agent's thread."""
-    global _current, _off
-    with _lock:
-        if _current is not agent:
-            return
-        _current, _off = None, ProbeState("refused", reason)
-    log().warning("glassbottom is off: %s", reason)
-    agent.sender.end()
-    agent.end_captures(0.0)
-    agent.stop_probes(WITHDRAW_TIMEOUT_S)
-
-
-def _register_at_exit() -> None:
-    global _at_exit_registered
-    if not _at_exit_registered:
-        _at_exit_registered = True
-        atexit.register(_at_exit)
-
-
-def _at_exit() -> None:
-    agent = _agent_of_this_process()
-    if agent is not None:
-        shutdown(agent.config.transport.shutdown_timeout_s)
-
-
-def _replace_after_fork(parent: Agent) -> None:
-    """In a forked child: nothing of the parent's agent is touched, an equal one starts with an identity of its own."""
-    global _current, _lock
-    _lock = threading.Lock()
-    _threads.reset_after_fork()
-    _describe.reset_after_fork()
-    parent.sender.abandon()
-    agent = Agent(parent.config, provisional=parent.provisional, connect=parent.connect, clock=parent.clock)
-    _current = agent
-    with agent.guard.guarded("start"):
-        agent.start()
 
 
 class Agent:
@@ -223,7 +61,10 @@ class Agent:
         clock: Clock | None = None,
         probes: Callable[[Config, BatchQueue, Clock, Guard], list[Probe]] = build,
         rng: random.Random | None = None,
+        withdraw: Callable[[Agent, str], None] | None = None,
     ) -> None:
+        """withdraw: called with a reason, in the agent's thread, where it can no longer live in this process."""
+        self._withdraw = withdraw
         self.config = config
         self.provisional = provisional
         self.pid = os.getpid()
@@ -374,8 +215,8 @@ class Agent:
         if replaced is not None:
             # Not at once: who replaces them goes through the list of threads, which may not change meanwhile.
             self._replaced_at_s = self._replaced_at_s or now_s
-            if now_s >= self._replaced_at_s + WITHDRAW_AFTER_S:
-                _withdraw(self, replaced)
+            if self._withdraw is not None and now_s >= self._replaced_at_s + WITHDRAW_AFTER_S:
+                self._withdraw(self, replaced)
             return None
         wanted, self._snapshot_wanted = self._snapshot_wanted, False
         next_s = now_s + IDLE_S

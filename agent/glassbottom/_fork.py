@@ -101,6 +101,6 @@ def _finish_in_multiprocessing_children() -> None:
 def _register_finalizer(_anchor: _Anchor) -> None:
     from multiprocessing.util import Finalize
 
-    from ._agent import _at_exit
+    from ._process import _at_exit
 
     Finalize(None, _at_exit, exitpriority=-100)

@@ -12,8 +12,9 @@ import uvloop
 from glassbottom import _profile
 from glassbottom._agent import Agent
 from glassbottom._clock import Clock
-from glassbottom._config import Config, from_env
+from glassbottom._config import Config
 from glassbottom._guard import Guard
+from glassbottom._options import from_env
 from glassbottom.probes import Probe
 from glassbottom.probes.heap import HeapProbe
 from glassbottom.transport.connection import Connector

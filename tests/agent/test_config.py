@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from glassbottom import Config, ConfigError, HeapConfig, TlsConfig
-from glassbottom._config import from_env
+from glassbottom._options import from_env
 
 
 def test_without_any_setting_the_defaults_reach_a_collector_on_this_machine():

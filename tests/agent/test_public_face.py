@@ -101,7 +101,7 @@ print(json.dumps(sorted(glassbottom.status()["statistics"])))
 
 
 def test_every_option_is_documented():
-    from glassbottom._config import OPTIONS
+    from glassbottom._options import OPTIONS
 
     documented = (ROOT / "docs" / "agent.md").read_text()
     missing = [name for name in OPTIONS if f"`{name}`" not in documented]

@@ -175,7 +175,7 @@ def test_names_of_variables_are_whole_or_beginnings():
 
 
 def test_the_whole_environment_is_refused_as_a_setting():
-    from glassbottom._config import from_env
+    from glassbottom._options import from_env
 
     with pytest.raises(glassbottom.ConfigError, match="the whole environment"):
         from_env({}, options={"state_env": "*"})

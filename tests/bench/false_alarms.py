@@ -1,6 +1,6 @@
 """How often healthy sites of real processes are called leaks, per thousand site-hours.
 
-    make bench-false_alarms              # 4 rounds of 80 sites in each of 11 families; about 5 minutes
+    make bench-false_alarms              # 4 rounds of 80 sites in each of 11 families; about 6 minutes
 
 A real process per family of benign curves (tests/support/heap_curves.py: flat but wandering, sawtooth, warm-up, filling
 cache, step, and load that swings, steps and climbs), one of lines as services have them (caches, pools, tables loaded
@@ -31,14 +31,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import grpc
 import numpy as np
-from glassbottom.wire.v1 import query_pb2, query_pb2_grpc
+from glassbottom.wire.v1 import query_pb2
 from scipy.stats import chi2
 
 from tests.bench.false_alarms_sites import CONTROLS, PAYLOADS, STEP_S
 from tests.support.collector_process import ROOT, collector_process, python_environment
 from tests.support.heap_curves import BENIGN, Curve, draw
+from tests.support.leak_questions import ask, connected, question, settle
 
 HOUR_S = 60.0
 """What stands for an hour."""
@@ -62,7 +62,6 @@ class Heard:
     looks: list[tuple[float, frozenset[str]]]
     others: int
     why: list[str]
-    requests: int
 
     @property
     def ever(self) -> frozenset[str]:
@@ -189,20 +188,17 @@ def _ask_until_done(process: subprocess.Popen[str], service: str, began_ns: int,
     threading.Thread(target=read, daemon=True).start()
     looks: list[tuple[float, frozenset[str]]] = []
     ready = time.monotonic()
-    with grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", 64 << 20)]) as channel:
-        query = query_pb2_grpc.QueryServiceStub(channel)
+    with connected(address) as query:
         while not over.wait(LOOK_EVERY_S):
             at_s = time.monotonic() - ready
-            places = _called(_ask(query, service, began_ns, time.time_ns()))
+            places = _called(ask(query, question(service, began_ns, time.time_ns(), ANSWERS_MAX)))
             if places:
                 looks.append((round(at_s, 1), frozenset(places)))
         if not told[0].startswith("{"):
             assert process.stderr is not None
             raise RuntimeError(f"{service} ended early:\n{process.stderr.read()[-2000:]}")
-        done = json.loads(told[0])
-        # What was read last needs a moment to arrive.
-        time.sleep(2 * STEP_S)
-        last = _called(_ask(query, service, began_ns, int(done["at_ns"])))
+        settle(address, service)
+        last = _called(ask(query, question(service, began_ns, int(json.loads(told[0])["at_ns"]), ANSWERS_MAX)))
     why = [f"at {at_s} s: {', '.join(sorted(places)[:6])}" for at_s, places in looks]
     why += [f"at the end: {place} ({said})" for place, said in sorted(last.items())]
     return Heard(
@@ -210,26 +206,7 @@ def _ask_until_done(process: subprocess.Popen[str], service: str, began_ns: int,
         [(at_s, _sites(places)) for at_s, places in looks],
         _others(last),
         [] if service.startswith(LEAK) else why,
-        done["requests"],
     )
-
-
-def _ask(query: query_pb2_grpc.QueryServiceStub, service: str, from_ns: int, to_ns: int) -> query_pb2.LeakReport | None:
-    """The report; None while the collector has nothing of the service."""
-    asked = query_pb2.LeaksRequest(
-        selector=query_pb2.Selector(service=service),
-        range=query_pb2.Range(from_ns=from_ns, to_ns=to_ns),
-        limit=ANSWERS_MAX,
-    )
-    try:
-        for message in query.Leaks(asked, timeout=120):
-            if message.HasField("report"):
-                return message.report
-    except grpc.RpcError as error:
-        if error.code() is grpc.StatusCode.NOT_FOUND:
-            return None
-        raise
-    raise RuntimeError("the collector ended its answer without a report")
 
 
 def _called(report: query_pb2.LeakReport | None) -> dict[str, str]:

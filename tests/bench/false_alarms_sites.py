@@ -8,8 +8,8 @@ objects, what they are (`payload`), and either `components`, each with the numbe
 the share of them that is replaced in a step, and who dies first; or a `control`, a few lines as services have them.
 
 Every site is a function with a line of its own in a module that is written beside PROGRAM. Steps are served as requests
-through the agent's ASGI door, a few sites in each. Says READY when the agent runs and DONE when the time is over, and
-then stays as it is until stdin ends. Needs nothing but the standard library and the agent.
+through the agent's ASGI door, a few sites in each. Says READY when the agent runs and one JSON object when the time is
+over, at_ns (Unix epoch), and then stays as it is until stdin ends. It needs only the standard library and the agent.
 """
 
 from __future__ import annotations
@@ -170,7 +170,6 @@ class _Follower:
 async def _serve(program: dict[str, Any], moves: list[Any]) -> None:
     import glassbottom
 
-    # What is there before the agent is; the sampler has not seen it, as with what a service imports.
     glassbottom.init(
         service=program["service"],
         endpoint=program["endpoint"],
@@ -205,7 +204,7 @@ async def _serve(program: dict[str, Any], moves: list[Any]) -> None:
         await app({**scope, "http_version": "1.1", "scheme": "http", "query_string": b""}, _receive, _send)
         number += 1
         await asyncio.sleep(max(0.0, began + number * STEP_S / requests - time.monotonic()))
-    print(json.dumps({"requests": number, "steps": step, "at_ns": time.time_ns()}), flush=True)
+    print(json.dumps({"at_ns": time.time_ns()}), flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
 

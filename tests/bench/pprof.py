@@ -22,7 +22,8 @@ from pathlib import Path
 from glassbottom_collector.cli import main as glassbottom
 
 from tests.support.leaking_service import leaking_service
-from tests.support.query_double import AT, BEFORE, Answers, serving
+from tests.support.query_double import Answers, serving
+from tests.support.query_double_memory import AT, BEFORE
 
 TOTAL = re.compile(r"^Showing nodes accounting for .* of (\d+)(?:B|) total$", re.MULTILINE)
 ROW = re.compile(r"^\s*(-?\d+)B?\s+[\d.]+%\s+[\d.]+%\s+(-?\d+)B?\s+[\d.]+%\s+(.*)$", re.MULTILINE)

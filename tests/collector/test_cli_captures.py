@@ -16,7 +16,7 @@ from glassbottom_collector.cli import main
 
 from tests.support.cli import Cli
 from tests.support.golden import assert_reads_like
-from tests.support.query_double import AT_NS, INSTANCE, SECOND_NS
+from tests.support.query_double_memory import AT_NS, INSTANCE, SECOND_NS
 from tests.support.schemas import validate_strictly
 from tests.support.terminal import become_terminal
 

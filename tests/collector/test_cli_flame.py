@@ -14,7 +14,8 @@ from glassbottom_collector.cli import main
 from glassbottom_collector.pprof.v1 import profile_pb2
 
 from tests.support.cli import Cli
-from tests.support.query_double import AT, AT_NS, BEFORE, BEFORE_NS, HEAP, Answers, serving
+from tests.support.query_double import Answers, serving
+from tests.support.query_double_memory import AT, AT_NS, BEFORE, BEFORE_NS, HEAP
 from tests.support.query_double_time import OTHER_ROUTE, ROUTE, TIMES
 from tests.support.terminal import become_terminal
 

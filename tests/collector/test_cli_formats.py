@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.cli import Cli
-from tests.support.query_double import AT, AT_NS, BEFORE, BEFORE_NS, HEAP
+from tests.support.query_double_memory import AT, AT_NS, BEFORE, BEFORE_NS, HEAP
 
 TOP = ("top", "--service", "checkout", "--at", AT)
 DIFF = ("diff", "--service", "checkout", "--from", BEFORE, "--to", AT)

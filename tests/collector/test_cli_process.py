@@ -7,7 +7,8 @@ import subprocess
 
 from tests.support.cli import MODULE
 from tests.support.collector_process import python_environment
-from tests.support.query_double import AT, Answers
+from tests.support.query_double import Answers
+from tests.support.query_double_memory import AT
 
 LEAKS = ("leaks", "--service", "checkout")
 

@@ -11,7 +11,8 @@ from glassbottom_collector.cli import main
 
 from tests.support.cli import Cli
 from tests.support.golden import assert_reads_like
-from tests.support.query_double import AT, AT_NS, INSTANCE, Answers
+from tests.support.query_double import Answers
+from tests.support.query_double_memory import AT, AT_NS, INSTANCE
 from tests.support.schemas import validate_strictly
 from tests.support.terminal import become_terminal
 

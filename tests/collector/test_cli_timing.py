@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from tests.support import query_double_time
 from tests.support.cli import Cli
-from tests.support.query_double import AT, AT_NS, BEFORE, BEFORE_NS, Answers
+from tests.support.query_double import Answers
+from tests.support.query_double_memory import AT, AT_NS, BEFORE, BEFORE_NS
 
 FINDING = 3
 BETWEEN = ("--service", "checkout", "--from", BEFORE, "--to", AT)

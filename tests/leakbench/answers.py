@@ -26,15 +26,6 @@ KINDS = {
 }
 
 
-def question(service: str, from_ns: int, to_ns: int, limit: int = ANSWERS_MAX) -> query_pb2.LeaksRequest:
-    """What is asked: of the window from the start of the process to the end, or to a look."""
-    return query_pb2.LeaksRequest(
-        selector=query_pb2.Selector(service=service),
-        range=query_pb2.Range(from_ns=from_ns, to_ns=to_ns),
-        limit=limit,
-    )
-
-
 def found_in(report: query_pb2.LeakReport) -> tuple[Found, ...]:
     """All findings, worst first."""
     return tuple(_found(each) for each in report.findings)

@@ -27,8 +27,9 @@ from glassbottom_collector.config import CapturesConfig, StorageConfig
 from glassbottom_collector.errors import NotFound
 from glassbottom_collector.storage.embedded import EmbeddedStore
 
-from tests.leakbench.answers import ANSWERS_AT_LOOK_MAX, ANSWERS_MAX, found_in, look_of, question
+from tests.leakbench.answers import ANSWERS_AT_LOOK_MAX, ANSWERS_MAX, found_in, look_of
 from tests.leakbench.score import NO_DUMP, Run
+from tests.support.leak_questions import question
 
 DATA, FACTS = "data", "run.json"
 BYTES_MAX = 256 * 1024 * 1024

@@ -7,21 +7,22 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
-from glassbottom.wire.v1 import control_pb2, control_pb2_grpc, ingest_pb2, query_pb2, query_pb2_grpc
+from glassbottom.wire.v1 import control_pb2, control_pb2_grpc, ingest_pb2, query_pb2
 
 from tests.leakbench import environments
-from tests.leakbench.answers import ANSWERS_AT_LOOK_MAX, ANSWERS_MAX, found_in, look_of, question
+from tests.leakbench.answers import ANSWERS_AT_LOOK_MAX, ANSWERS_MAX, found_in, look_of
 from tests.leakbench.case import LEAKY, NATIVE, ROOT, Loaded
 from tests.leakbench.drive import READY
 from tests.leakbench.score import NO_DUMP, Look, Run
 from tests.support.collector_process import collector_process, python_environment
+from tests.support.leak_questions import ask, connected, question, settle
 
 LOOK_EVERY_S = 5.0
 STORE_MAX = "256MiB"
@@ -152,20 +153,20 @@ def _watch(loaded: Loaded, variant: str, address: str, pace: Pace) -> Run:
     try:
         driven.ready.wait(120)
         started = time.monotonic()
-        with _query(address) as query:
+        with connected(address) as query:
             while not driven.over.wait(LOOK_EVERY_S):
                 asked_s, ended_ns = time.monotonic() - started, time.time_ns()
-                last = _ask(query, service, began_ns, ended_ns, ANSWERS_AT_LOOK_MAX)
+                last = ask(query, question(service, began_ns, ended_ns, ANSWERS_AT_LOOK_MAX))
                 looks.append(look_of(last, round(asked_s, 1), ended_ns))
             if not driven.failed:
                 # What comes later is a process at rest, and would look as if its growth had ended.
                 ended_ns = int(driven.last["at_ns"])
-                _settle(address, service)
-                last = _ask(query, service, began_ns, ended_ns)
+                settle(address, service)
+                last = ask(query, question(service, began_ns, ended_ns, ANSWERS_MAX))
                 looks.append(look_of(last, round(float(driven.last["seconds"]), 1), ended_ns))
                 if pace.dump and case.holder and variant == LEAKY:
                     more = _dump(address, service)
-                    last = _ask(query, service, began_ns, ended_ns)
+                    last = ask(query, question(service, began_ns, ended_ns, ANSWERS_MAX))
     finally:
         driven.end()
     return Run(
@@ -180,35 +181,6 @@ def _watch(loaded: Loaded, variant: str, address: str, pace: Pace) -> Run:
         notes=(*(last.notes if last is not None else ()), *more),
         error=driven.failed,
     )
-
-
-@contextlib.contextmanager
-def _query(address: str) -> Iterator[query_pb2_grpc.QueryServiceStub]:
-    with grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", 64 << 20)]) as channel:
-        yield query_pb2_grpc.QueryServiceStub(channel)
-
-
-def _ask(
-    query: query_pb2_grpc.QueryServiceStub, service: str, from_ns: int, to_ns: int, limit: int = ANSWERS_MAX
-) -> query_pb2.LeakReport | None:
-    """The report; None while the collector has nothing of the service."""
-    try:
-        for message in query.Leaks(question(service, from_ns, to_ns, limit), timeout=120):
-            if message.HasField("report"):
-                return message.report
-    except grpc.RpcError as error:
-        if error.code() is grpc.StatusCode.NOT_FOUND:
-            return None
-        raise
-    raise RuntimeError("the collector ended its answer without a report")
-
-
-def _settle(address: str, service: str) -> None:
-    """Returns when what the process told before is stored: batches are stored in the order in which they were sent, and
-    this one last. The same question then has the same answer for ever."""
-    with grpc.insecure_channel(address) as channel:
-        control = control_pb2_grpc.ControlServiceStub(channel)
-        control.TakeSnapshot(control_pb2.TakeSnapshotRequest(service=service), timeout=60)
 
 
 def _dump(address: str, service: str) -> tuple[str, ...]:

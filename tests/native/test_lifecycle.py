@@ -308,8 +308,9 @@ def test_tracemalloc_coming_and_going_between_windows_harms_nobody() -> None:
     assert (result.returncode, result.stdout) == (0, "fine\n"), result.stderr
 
 
-def test_between_windows_small_allocations_meet_only_what_was_there_before() -> None:
-    """Also where the interpreter keeps its allocators out of reach (3.11), or the hooks would stay, at a price."""
+def test_hooks_come_and_go_with_windows_where_the_interpreter_has_a_lock_on_its_allocators_and_else_stay() -> None:
+    """3.11 has none, and a tool that started in the middle of an exchange would save half of one pointer and half of
+    another: seen in Debian's build, whose PyMem_GetAllocator() copies four bytes at a time."""
     result = run_python(
         "import ctypes, threading, time\n"
         "from glassbottom import _native\n"
@@ -320,12 +321,13 @@ def test_between_windows_small_allocations_meet_only_what_was_there_before() -> 
         "_native.start(interval_bytes=4096, window_share=0.5, window_ms=5)\n"
         "threading.Thread(target=_native.run_windows, args=(3600.0,), daemon=True).start()\n"
         "seen = set()\n"
-        "end = time.monotonic() + 10\n"
+        "end = time.monotonic() + 3\n"
         "while time.monotonic() < end and len(seen) < 2:\n"
         "    seen.add((on_top(mem), on_top(obj)) == before); time.sleep(0.001)\n"
         "print(sorted(seen))\n"
     )
-    assert (result.returncode, result.stdout) == (0, "[False, True]\n"), result.stderr
+    as_before = [False, True] if sys.version_info >= (3, 12) else [False]
+    assert (result.returncode, result.stdout) == (0, f"{as_before}\n"), result.stderr
 
 
 def test_an_interpreter_that_ends_while_sampling_ends_well() -> None:

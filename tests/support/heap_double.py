@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import grpc
 from glassbottom.wire.v1 import heapdump_pb2, heapdump_pb2_grpc, query_pb2_grpc
 
-from tests.support.query_double import AT_NS, INSTANCE, SECOND_NS, Answers, QueryDouble
+from tests.support.query_double import Answers, QueryDouble
+from tests.support.query_double_memory import AT_NS, INSTANCE, SECOND_NS
 
 KIB, MIB = 1024, 1024 * 1024
 CAPTURE = "c0ffee00000000000000000000000001"

@@ -136,11 +136,11 @@ for _ in range(12):
 def test_a_child_forked_in_the_middle_of_a_step_reports_all_the_same(double: IngestDouble):
     code = """
 import os, glassbottom, time
-import glassbottom._agent
+import glassbottom._process
 glassbottom.init(service="hasty")
 while not glassbottom.status()["connected"]:
     time.sleep(0.01)
-sender = glassbottom._agent._current.sender
+sender = glassbottom._process._current.sender
 sender._stepping.acquire()  # as a step does that takes too long
 pid = os.fork()
 if pid == 0:

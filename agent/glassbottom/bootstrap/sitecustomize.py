@@ -42,12 +42,12 @@ def _start() -> None:
 
         if _switch.is_disabled():
             return
-        from glassbottom import _agent
+        from glassbottom import _process
     except ImportError as error:
         sys.stderr.write(f"glassbottom: {sys.executable} runs unwatched: {error}. Install glassbottom for it.\n")
         return
     try:
-        _agent.init(None, endpoint=None, config=None, strict=False, options={}, provisional=True)
+        _process.init(None, endpoint=None, config=None, strict=False, options={}, provisional=True)
     except Exception as error:  # noqa: BLE001 - an interpreter that does not start is worse than one unwatched
         sys.stderr.write(f"glassbottom: {sys.executable} runs unwatched: {error}\n")
 

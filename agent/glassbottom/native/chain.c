@@ -10,10 +10,10 @@
  *   allocators too. Between checks a window only swaps pymalloc for our hook above it and back, which by the first two
  *   points needs no GIL. It must not: windows that waited for the GIL would open and close late by just as long as the
  *   program keeps it, which is when it allocates.
- * - Without the GIL each function is exchanged by itself, and only for the one it was seen to be: a tool that comes or
- *   goes in between keeps what it has put there, and the window stays shut. ctx is never written: whoever allocates just
- *   then may have read the tool's function already, and would call it with pymalloc's ctx. Where the place to exchange
- *   them at is not known (places.c), the hooks are put with the GIL and stay.
+ * - Without the GIL functions are exchanged under the interpreter's own lock on its allocators, and only where they are
+ *   what they were seen to be: a tool that comes or goes in between keeps what it has put there, and the window stays
+ *   shut. ctx is never written: whoever allocates just then may have read the tool's function already, and would call it
+ *   with pymalloc's ctx. Where there is no lock (3.11; places.c) the hooks are put with the GIL and stay.
  * - A hook is removed only if it is on top. Otherwise it stays and counts in vain: outside windows a hit is no sample.
  */
 #include "hooks.h"
@@ -27,13 +27,6 @@ uint64_t gb_hook_losses;
 char gb_pause_reason[256];
 
 /* ---- who is in the chain -------------------------------------------------------------------------------------- */
-
-static bool
-same_allocator(const PyMemAllocatorEx *a, const PyMemAllocatorEx *b)
-{
-    return a->ctx == b->ctx && a->malloc == b->malloc && a->calloc == b->calloc && a->realloc == b->realloc
-           && a->free == b->free;
-}
 
 static bool
 from_python(void *(*function)(void *, size_t))
@@ -75,7 +68,7 @@ static int
 slot_for(gb_slot slots[GB_SLOTS], const PyMemAllocatorEx *below)
 {
     for (int k = 0; k < GB_SLOTS; k++) {
-        if (slots[k].used && same_allocator(&slots[k].below, below))
+        if (slots[k].used && gb_same_allocator(&slots[k].below, below))
             return k;
     }
     for (int k = 0; k < GB_SLOTS; k++) {
@@ -249,7 +242,7 @@ make_plan(PyMemAllocatorDomain domain)
 {
     PyMemAllocatorEx top;
     PyMem_GetAllocator(domain, &top);
-    places[domain] = gb_allocator_place(domain, &top, NULL);
+    places[domain] = gb_allocator_place(domain, &top);
     int k = our_slot(GB_SMALL_HOOKS[domain], &top);
     if (k >= 0) {
         plans[domain] = (plan){gb_small_slots[domain][k].below, k};
@@ -261,7 +254,7 @@ make_plan(PyMemAllocatorDomain domain)
     }
     bool known = false;
     for (k = 0; k < GB_SLOTS; k++)
-        known |= gb_small_slots[domain][k].used && same_allocator(&gb_small_slots[domain][k].below, &top);
+        known |= gb_small_slots[domain][k].used && gb_same_allocator(&gb_small_slots[domain][k].below, &top);
     if (!known
         && (!may_wrap(&top, domain == PYMEM_DOMAIN_MEM ? "mem" : "obj") || has_debug_hooks() || !frees_reach_raw(&top)))
         return false;
@@ -269,11 +262,10 @@ make_plan(PyMemAllocatorDomain domain)
     plans[domain] = (plan){top, k};
     if (k < 0)
         return false;
-    PyMemAllocatorEx hook = hook_over(domain, &top, k);
-    if (is_pymalloc(&top))
-        places[domain] = gb_allocator_place(domain, &top, &hook);
-    if (!is_pymalloc(&top) || places[domain] == NULL)
+    if (!is_pymalloc(&top) || places[domain] == NULL) {
+        PyMemAllocatorEx hook = hook_over(domain, &top, k);
         PyMem_SetAllocator(domain, &hook);
+    }
     return true;
 }
 
@@ -289,25 +281,26 @@ gb_hooks_check(void)
 
 /* ---- windows: open, close; without the GIL -------------------------------------------------------------------- */
 
-#define EXCHANGE(place, from, to)                                                                                      \
-    __extension__({                                                                                                    \
-        __typeof__(*(place)) seen = (from);                                                                            \
-        __atomic_compare_exchange_n((place), &seen, (to), false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);                  \
-    })
-
-/* False, and the rest left alone, when it is not, or no longer, what it was seen to be. A tool may have saved any
- * mixture and bring it back later; malloc, by which a slot is known, is ours in all of them. */
+/* False, and nothing done, when it is no longer what it was seen to be. Who allocates meanwhile takes no lock, and meets any
+ * mixture of the two; malloc goes first on the way in and last on the way out, so that a slot is known by it. */
 static bool
 exchange(PyMemAllocatorDomain domain, const PyMemAllocatorEx *from, const PyMemAllocatorEx *to, bool ours)
 {
     PyMemAllocatorEx *place = places[domain];
     if (place == NULL)
         return false;
-    if (ours && !EXCHANGE(&place->malloc, from->malloc, to->malloc))
-        return false;
-    if (!EXCHANGE(&place->calloc, from->calloc, to->calloc) || !EXCHANGE(&place->realloc, from->realloc, to->realloc))
-        return false;
-    return ours || EXCHANGE(&place->malloc, from->malloc, to->malloc);
+    gb_allocators_lock_nopy();
+    bool fine = gb_same_allocator(place, from);
+    if (fine) {
+        if (ours)
+            __atomic_store_n(&place->malloc, to->malloc, __ATOMIC_SEQ_CST);
+        __atomic_store_n(&place->calloc, to->calloc, __ATOMIC_SEQ_CST);
+        __atomic_store_n(&place->realloc, to->realloc, __ATOMIC_SEQ_CST);
+        if (!ours)
+            __atomic_store_n(&place->malloc, to->malloc, __ATOMIC_SEQ_CST);
+    }
+    gb_allocators_unlock_nopy();
+    return fine;
 }
 
 static bool
@@ -318,7 +311,7 @@ swap_in(PyMemAllocatorDomain domain)
     if (our_slot(GB_SMALL_HOOKS[domain], &top) >= 0)
         return true;
     const plan *p = &plans[domain];
-    if (!same_allocator(&top, &p->top))
+    if (!gb_same_allocator(&top, &p->top))
         return false; /* somebody came or went since the check */
     if (p->slot >= 0) {
         if (top.ctx != NULL) /* not pymalloc: with the GIL only */

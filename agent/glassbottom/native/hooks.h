@@ -24,9 +24,19 @@ extern _Atomic double gb_window_share;
 /* Bytes until the next small sample; belongs to whoever holds the GIL. */
 extern int64_t gb_small_left;
 
-/* Where the interpreter keeps the allocator of OBJ or MEM, whose uppermost is `top`; NULL: not known. `hook` is one of
- * ours over `top`, to look for it with, or NULL: only what is known already. With the GIL. */
-PyMemAllocatorEx *gb_allocator_place(PyMemAllocatorDomain domain, const PyMemAllocatorEx *top,
-                                     const PyMemAllocatorEx *hook);
+static inline bool
+gb_same_allocator(const PyMemAllocatorEx *a, const PyMemAllocatorEx *b)
+{
+    return a->ctx == b->ctx && a->malloc == b->malloc && a->calloc == b->calloc && a->realloc == b->realloc
+           && a->free == b->free;
+}
+
+/* Where the interpreter keeps the allocator of OBJ or MEM, whose uppermost is `top`; NULL: not known, or there is no lock
+ * on it. With the GIL. */
+PyMemAllocatorEx *gb_allocator_place(PyMemAllocatorDomain domain, const PyMemAllocatorEx *top);
+
+/* Nobody is in PyMem_GetAllocator() or PyMem_SetAllocator() meanwhile, nor may the holder call them. */
+void gb_allocators_lock_nopy(void);
+void gb_allocators_unlock_nopy(void);
 
 #endif
